@@ -1,7 +1,7 @@
 """The pool's interface in a front: ``core/fronts/front_ledger.py`` with sessions, streams and a channel around it.
 
-``server/`` uses it as it uses the pool (``pool/interface.py``). Every fact enters through one method here, which asks the ledger and performs
-its decisions in one step. Nothing here waits: the outbox keeps what the channel does not take.
+``server/`` uses it like the pool (``pool/interface.py``). Every fact enters through one method here, which asks the ledger and performs
+its decisions in one step. No method waits: the outbox keeps messages that the channel does not take yet.
 """
 
 from __future__ import annotations

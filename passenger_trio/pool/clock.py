@@ -72,7 +72,9 @@ class Clock:
             if self._stopped:
                 return
             now = trio.current_time()
-            if self._is_stale and now < deadline:  # an old deadline that is due is still served, however many facts come
+            if (
+                self._is_stale and now < deadline
+            ):  # an old deadline that is due is still served, however many facts come
                 continue
             self._earliest = now + _FLOOR
             self._tick(now)

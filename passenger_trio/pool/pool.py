@@ -50,7 +50,9 @@ class Pool(OperatorOrders):
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self._read_time_by(trio.lowlevel.current_clock().current_time)  # the clock of ``trio.current_time``, with fewer calls
+                self._read_time_by(
+                    trio.lowlevel.current_clock().current_time
+                )  # the clock of ``trio.current_time``, with fewer calls
                 nursery.start_soon(self._run_clock)
                 task_status.started()
                 try:

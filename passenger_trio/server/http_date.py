@@ -1,6 +1,6 @@
-"""The form of a date in HTTP (RFC 9110 section 5.6.7, IMF-fixdate): English, whatever the locale is.
+"""Dates of HTTP (RFC 9110 section 5.6.7, IMF-fixdate): English, whatever the locale is.
 
-(``email.utils`` has it, too, and imports a third of the standard library's mail for it.)
+(``email.utils`` can do this, too, but importing it loads a large part of the ``email`` package.)
 """
 
 from __future__ import annotations

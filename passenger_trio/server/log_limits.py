@@ -1,7 +1,7 @@
-"""Limits on log lines that a client can cause at no cost: refused requests, and warnings.
+"""Limits on log lines that a client can cause without effort: refused requests, and warnings.
 
-Laws: at most ``REFUSALS_A_SECOND`` refused requests a second are in the access log (ED14), and the log says how many were left out. At most one warning a
-second is written, whatever its text (F31). Both are limits of all fronts together.
+Laws: the access log gets at most ``REFUSALS_A_SECOND`` refused requests a second (ED14), and a line says how many were left out. At most one warning a
+second is logged, whatever its text (F31). Both limits hold for all fronts together.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ REFUSALS_A_SECOND = 100
 
 
 class LogLimits:
-    """Of one server, or of one front of several."""
+    """The limits of one server, or of one front of several."""
 
     def __init__(self, current_time: Callable[[], float], share: Share) -> None:
-        """:param now: the monotonic clock, in seconds. :param share: this front's part of what all fronts have together."""
+        """:param current_time: reads the monotonic clock, in seconds.
+        :param share: this front's share of the limits of all fronts together.
+        """
         self._current_time = current_time
         self._warned = 0.0
         self._quiet = float(share.fronts)
@@ -31,7 +33,7 @@ class LogLimits:
         self._refusal_second = self._refusals = 0
 
     def takes_refusal(self) -> bool:
-        """Whether the access log may have one more refused request now. It counts from then on."""
+        """Whether the access log may get one more refused request now. If so, the request counts from now on."""
         second = int(self._current_time())
         if second != self._refusal_second:
             if self._refusals > self._most_refusals:

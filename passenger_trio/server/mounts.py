@@ -3,7 +3,7 @@
 Laws:
 
 * An exact host name comes before ``*.example.com``, a longer wildcard before a shorter one, and
-  both before applications that take any host.
+  both before applications without a host name.
 * With one host the longest path wins. ``/shop`` is not a prefix of ``/shopping``.
 * An application whose path does not match is skipped. So a host may have its own application for
   one path and share the rest.
@@ -30,7 +30,7 @@ _HOST_NAME = re.compile(rb"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\
 
 _USUAL_COOKIE = AppOptions().sticky_sessions_cookie_name, AppOptions().sticky_sessions_cookie_attributes
 _FEW = 8
-"""With more rules than this they are looked up, instead of tried one after another."""
+"""Up to this many rules are tried one after another. More rules get an index."""
 
 
 class Route:
@@ -57,7 +57,7 @@ class Route:
         self.key: GroupKey = key
         self.app: AppOptions = app
         self.tally: RequestTally = RequestTally()
-        """Its finished requests."""
+        """Counts of its finished requests."""
         self.to_fold: list[Any] = self.tally.to_fold
         """The tally's own list: where the next ones are appended (``Client.log``)."""
         self.group_name: str = key.name
@@ -74,7 +74,7 @@ class Route:
         )
 
     def go_on(self, before: Route) -> None:
-        """Take the place of a route of the same application, whose requests in flight still count: counters never go back."""
+        """Take the place of a route of the same application, and go on with its counters: they never decrease, and its requests in flight still count."""
         self.tally = before.tally
         self.to_fold = before.to_fold
 
@@ -128,21 +128,22 @@ def _in_order(routes: Sequence[Route]) -> list[_Rule]:
 
 
 class _Index:
-    """The same rules for thousands of applications (OP5): what a request costs does not grow with their number.
+    """The same rules for thousands of applications (OP5): the cost of a request does not grow with their number.
 
-    Paths are cut where mounts end: no deeper than the deepest mount of the host, however many slashes a client sends.
+    A path is tried as a whole, then shortened at its slashes. It is not tried below the depth of the host's deepest mount, however many
+    slashes a client sends.
     """
 
     def __init__(self, rules: Sequence[_Rule]) -> None:
         self._hosts: dict[bytes, dict[bytes, Route]] = {}
         self._depths: dict[bytes, int] = {}
-        """How many slashes the deepest mount of a host has."""
+        """Host name -> the number of slashes in its deepest mount."""
         for host, mount, route in rules:
             self._hosts.setdefault(host, {}).setdefault(mount, route)
             self._depths[host] = max(self._depths.get(host, 0), mount.count(b"/"))
         wildcards = [host for host in self._hosts if host.startswith(b"*.")]
         self._labels = max((host.count(b".") for host in wildcards), default=0)
-        """How many dots the longest wildcard has."""
+        """The number of dots in the longest wildcard."""
 
     def find(self, name: bytes, path: bytes) -> Route | None:
         found = self._below(name, path) if name else None
@@ -170,7 +171,10 @@ class _Index:
 
 
 def check_place(app: AppOptions) -> None:
-    """:raises OptionError: no ``Route`` can be made of it."""
+    """Check the host names and the path of an application.
+
+    :raises OptionError: no ``Route`` can be made of them.
+    """
     script_name = _script_name(app)
     for host in app.host_name:
         _host_name(host)
@@ -192,7 +196,7 @@ def _script_name(app: AppOptions) -> bytes:
 
 
 def _has_usual_cookie(app: AppOptions) -> bool:
-    """Whether there is nothing to check: sessions are not sticky, and no option says how they would be."""
+    """Whether there is no cookie to check: sessions are not sticky, and no option of the cookie is set."""
     said = app.sticky_sessions_cookie_name, app.sticky_sessions_cookie_attributes
     return not app.sticky_sessions and said == _USUAL_COOKIE
 
@@ -238,7 +242,10 @@ def _name(host: bytes) -> bytes:
 
 
 def check_apart(apps: Sequence[tuple[GroupKey, AppOptions]]) -> None:
-    """:raises OptionError: two applications have the same name, or the same host name and path."""
+    """Check that applications do not conflict.
+
+    :raises OptionError: two applications have the same name, or the same host name and path.
+    """
     names: set[GroupKey] = set()
     places: set[tuple[str, str]] = set()
     for key, app in apps:

@@ -1,6 +1,6 @@
-"""Which peers are trusted proxies: the server believes what they say of their clients (``--trusted-proxies``, R11).
+"""Which peers are trusted proxies, whose fields about their clients the server believes (``--trusted-proxies``, R11).
 
-This module knows addresses, networks and uids. It never knows the fields that a peer sends (``codecs/forwarded_client``: which address is the client's)."""
+This module knows addresses, networks and uids. It never knows the fields that a peer sends (``codecs/forwarded_client`` finds the client's address in them)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ class TrustedProxies:
         return any((mapped or peer) in network for network in self._trusted)
 
     def trusts_user(self, uid: int) -> bool:
-        """As ``trusts``, for a peer on our Unix socket: trusts the superuser and our own user, and all others if
+        """Like ``trusts``, for a peer on our Unix socket. Trusts the superuser and the server's own user. Trusts all other users only if
         ``unix`` is listed.
         """
         return self._trusts_unix or uid in (0, os.getuid())
 
 
 def trusted_networks(options: ServerOptions) -> tuple[IPv4Network | IPv6Network, ...]:
-    """:raises OptionError: an entry of the trusted proxies is invalid."""
+    """The networks of the trusted proxies.
+
+    :raises OptionError: an entry is invalid.
+    """
     networks: list[IPv4Network | IPv6Network] = []
     for text in _peers(options):
         try:
@@ -51,5 +54,5 @@ def trusted_networks(options: ServerOptions) -> tuple[IPv4Network | IPv6Network,
 
 
 def _peers(options: ServerOptions) -> list[str]:
-    """An entry may list several peers with commas, as in gunicorn and uvicorn."""
+    """All peers. An entry may list several peers with commas, as in gunicorn and uvicorn."""
     return [peer.strip() for text in options.trusted_proxies for peer in text.split(",")]

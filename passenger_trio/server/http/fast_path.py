@@ -54,7 +54,7 @@ __all__ = ["FastPath"]
 _DONE = SessionOutcome.DONE
 _READ = 65536
 _MOST = 2 * _READ
-"""Bytes of a response that are joined: they are here already, and a nursery costs more. As many stay in memory for a client that takes nothing."""
+"""Bytes of a response that the fast path joins from several reads, because that costs less than the slow path's nursery. So many bytes stay in memory if the client does not read."""
 
 
 class FastPath:
@@ -71,7 +71,7 @@ class FastPath:
         self._reads_paused = False
         """The client sent data or EOF before its response: its socket is watched for nothing."""
         self._result: bool | None = None
-        """What ``run`` will return; None while the loop runs."""
+        """The result of ``run``; None while the loop runs."""
         self.failure: Exception | None = None
         """An error for the task, to raise as if it had found the error itself."""
 
@@ -370,12 +370,15 @@ class FastPath:
 
 
 def _read_on(stream: RawStream, data: bytes) -> bytes:
-    """What came, and what stands behind it, up to a limit. A broken stream is told of once: so this is for the session protocol, whose responses have an end of their own."""
+    """``data`` and the bytes that have arrived behind it, up to a limit.
+
+    Only for the session protocol, whose responses mark their own end: a broken stream raises only once, and that error is dropped here.
+    """
     pieces = [data]
     try:
         while len(data) == _READ and len(pieces) * _READ < _MOST:
             data = stream.recv_nowait(_READ)
             pieces.append(data)
     except (trio.WouldBlock, trio.BrokenResourceError):
-        pass  # whoever reads next is told again of an end
+        pass  # the next read sees the end of the stream again
     return b"".join(pieces)

@@ -26,8 +26,8 @@ __all__ = ["forward_response"]
 async def forward_response(client: Client, exchange: Exchange) -> bool:
     """Forward the response. False: the process went away before it answered, and the request may be sent to another.
 
-    :raises AppResponseError: the response is none, or not whole; the process has been given back, unless it still computes.
-    :raises RequestError: the rest of the request body is not what it should be.
+    :raises AppResponseError: there is no valid response, or it is not whole. The process has been given back, unless it still computes.
+    :raises RequestError: the rest of the request body is invalid, too long or late.
     :raises ClientGone: the client's connection broke.
     """
     session = exchange.session
@@ -51,7 +51,7 @@ async def forward_response(client: Client, exchange: Exchange) -> bool:
         outcome = SessionOutcome.BROKEN_OFF
         again = False
         if exchange.reader is None or not exchange.reader.begun:
-            # A stream that was used before may have been ended between two requests, which is anybody's right.
+            # The process may have ended a reused stream between two requests, which is no fault.
             outcome = SessionOutcome.NOT_STARTED if session.reused else SessionOutcome.UNANSWERED
             again = exchange.repeatable
         if again and session.is_alone:
@@ -70,7 +70,7 @@ async def forward_response(client: Client, exchange: Exchange) -> bool:
         exchange.give_back(SessionOutcome.PROCESS_FAILED)
         raise
     except UnfitResponseHead:
-        # The process is well, and may be at the rest of its response: whoever tells the client sees to both.
+        # The process works, and may still send the rest of its response. The caller that answers the client gives it back, too.
         raise
     except AppResponseError:
         exchange.give_back(SessionOutcome.DONE)

@@ -17,7 +17,7 @@ __all__ = ["init_request"]
 
 def init_request(client: Client, head: Head, now: float) -> Exchange:
     """:raises RequestError: 404, no application is mounted at the path.
-    :raises HealthAsked: it is for the server itself.
+    :raises HealthAsked: the request is for the server's health.
     """
     front = client.front
     said = NO_REQUEST_ID
@@ -50,7 +50,7 @@ def init_request(client: Client, head: Head, now: float) -> Exchange:
 
 
 def _read(client: Client, head: Head) -> tuple[Origin | None, RequestId]:
-    """What a trusted peer says of its client (R11), and of the request (OB4)."""
+    """Read what a trusted peer says about its client (R11), and about the request (OB4)."""
     origin = read_origin(head.fields, client.front.trusted.trusts)
     said = read_request_id(head.fields)
     cache = head.header_cache
@@ -60,7 +60,7 @@ def _read(client: Client, head: Head) -> tuple[Origin | None, RequestId]:
 
 
 def _warn_of_doubt(client: Client, head: Head) -> None:
-    """A peer on the Unix socket who is not trusted, and would be by an option: what it says of its client is removed, but not silently (ED2)."""
+    """Warn that the fields about the client are removed, because the peer on the Unix socket is not trusted, and an option would trust it (ED2)."""
     if read_origin(head.fields, client.front.trusted.trusts) is not None:
         client.front.warn_rarely(
             f"X-Forwarded-* fields of user {client.peer.user} on the Unix socket are removed; "

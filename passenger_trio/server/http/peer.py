@@ -1,4 +1,4 @@
-"""Who is at the other end of a client connection."""
+"""The peer of a client connection: its address, and whether it is trusted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Peer"]
 
 @frozen
 class Peer:
-    """Who is at the other end of a connection. Never changes."""
+    """The peer of a connection. Never changes."""
 
     address: str
     """For logs: the IP address, or ``unix``."""

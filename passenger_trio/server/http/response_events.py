@@ -2,9 +2,8 @@
 
 The response forwarder (``response_forwarder``) reads the events and sends the bytes.
 
-An event stream has no end by itself, and its client connects again. When its process or the server has to go, the
-forwarder gets a deadline: the stream gets ``websocket_drain`` seconds, and then a proper end. Any other response is
-waited for.
+An event stream does not end by itself, and its client reconnects. When its process or the server has to end, the stream
+gets ``websocket_drain`` seconds, and then a proper end. For any other response the server waits.
 """
 
 from __future__ import annotations
@@ -51,14 +50,14 @@ __all__ = ["MANY", "ResponseEvents"]
 _EVENTS = re.compile(rb"text/event-stream\s*(;|$)", re.IGNORECASE)
 """Server-sent events (HTML Living Standard, section 9.2)."""
 MANY = 16
-"""Pieces of one read that are sent as they are; more of them are small, and are copied together first."""
+"""The most pieces of one read that are sent as they are. More of them are small, so they are joined first."""
 _MOST_INTERIM = 100
 """Interim responses before a response. Real ones are one to three (RFC 9110 section 15.2, RFC 8297)."""
 
 
 @define(eq=False)
 class ResponseEvents:
-    """One response, as far as the client has been told of it."""
+    """One response, as far as it was sent to the client."""
 
     client: Client
     exchange: Exchange
@@ -103,7 +102,7 @@ class ResponseEvents:
                 reason, fields = parse_switch(payload, exchange.head.upgrade)
                 self._switch = reason, fields + self._sticky_fields()
             except UnfitResponseHead:
-                exchange.give_back(SessionOutcome.DONE)  # what the process sends next may be raw, and without an end
+                exchange.give_back(SessionOutcome.DONE)  # the process may send raw bytes next, without an end
                 raise
         elif kind == HEAD:
             app = parse_response_head(payload)
@@ -145,7 +144,7 @@ class ResponseEvents:
             self._upgrade()
 
     def _accept(self, payload: bytes) -> None:
-        """The process accepts a WebSocket: what comes from here is for that (``websocket``)."""
+        """The process accepts a WebSocket, which gets all later bytes (``websocket``)."""
         exchange, client = self.exchange, self.client
         fields = with_standard_fields(
             accept_fields(exchange.head, payload) + self._sticky_fields(), client.front.date()
@@ -166,7 +165,7 @@ class ResponseEvents:
         return exchange.sticky_fields(exchange.session)
 
     def _upgrade(self) -> None:
-        """The application takes the connection over: what comes from here is for the relay (``upgrade``)."""
+        """The application takes over the connection: the relay gets all later bytes (``relay``)."""
         exchange = self.exchange
         if not exchange.body_sent:
             raise MalformedResponse("the process has taken the connection over before it had the whole request")
@@ -176,7 +175,7 @@ class ResponseEvents:
         exchange.response_begun = exchange.upgraded = self._over = True
 
     def _end(self, flags: int) -> None:
-        """The process is done: it is free before the client has the last byte."""
+        """The process has ended its response: give it back before the client has the last byte."""
         exchange = self.exchange
         session = exchange.session
         exchange.give_back(SessionOutcome.DONE, keep_stream=exchange.body_sent and not flags & FLAG_CLOSE)
@@ -206,13 +205,13 @@ class ResponseEvents:
             self.end_soon()
 
     def end_soon(self) -> None:
-        """The process, or the server, is to go. Idempotent; it may also be called when the response is over, for the session can last longer."""
+        """The process, or the server, is about to end. Idempotent. May be called after the response is over, because the session can last longer."""
         filling = self._filling
         assert filling is not None
         filling.deadline = min(filling.deadline, trio.current_time() + self.client.front.options.websocket_drain)
 
     def _end_early(self) -> None:
-        """End an event stream whose time is over. Called where nothing else of the response is under way."""
+        """End an event stream whose time is over. Call it only while no other step of the response is under way."""
         exchange = self.exchange
         self._over = exchange.ended_early = True
         lines.event_stream_closed(

@@ -3,13 +3,13 @@
 Its tasks live as long as the response:
 
 * ``fill`` takes the pieces of the process's response and gives their bytes to the client (``response_writer``). The process is free as soon as it has written its
-  response, and not when the client has read it. ``response_events`` says what each piece means.
-* ``_send_body`` gives the process the rest of the request body. After that, or if there is no rest, the client is watched, which takes no task (``client_watch``).
+  response; it does not wait until the client has read it. ``response_events`` says what each piece means.
+* ``serve_client`` gives the process the rest of the request body. After that, or if there is no rest, it watches the client, which takes no task (``client_watch``).
 
-A process that sends many small pieces (frames, chunks, interim responses) is a flood (``core.read_size``): small pieces are joined, a step handles a bounded number
-of them, and takes turns with all other floods (``flood_turns``, KE7). So the clients of other applications do not wait for it.
+A process that sends many small pieces (frames, chunks, interim responses) is a flood (``core.read_size``). Small pieces are joined. A step handles a bounded number
+of them, and takes turns with all other floods (``flood_turns``, KE7). So the clients of other applications do not wait for a flood.
 
-A client that keeps up costs nothing of the buffer: body bytes are received into the shared receive buffer, and handed to the kernel from there, before
+A client that keeps up needs no buffer: body bytes are received into the shared receive buffer, and handed to the kernel from there before
 the next checkpoint.
 
 Law: no exception leaves a task. The first failure is noted, and raised when the nursery has ended.
@@ -48,10 +48,10 @@ from passenger_trio.system.tempfiles import Received
 __all__ = ["forward_in_pieces"]
 
 _LAST_WORD = 0.05
-"""Seconds in which a shell ends after the program that it has started."""
+"""Seconds that a shell may need to end after its program has ended."""
 _LAST_LOOKS = 10
 _BULK = 256 * 1024
-"""Bytes that the file must have room for, so that it is worth a thread of its own."""
+"""Storing in bulk uses a thread. It is worth that only if the file has room for so many bytes."""
 _FIRST_READ, _LEAST_READ = 16 * 1024, 1536
 """Bytes; see ``core.read_size``."""
 
@@ -59,8 +59,8 @@ _FIRST_READ, _LEAST_READ = 16 * 1024, 1536
 async def forward_in_pieces(client: Client, exchange: Exchange) -> None:
     """Forward what is left of the response, and of the request body.
 
-    :raises AppResponseError: see ``forward_response``. What was buffered before has gone to the client.
-    :raises RequestError: the rest of the request body is not what it should be.
+    :raises AppResponseError: see ``forward_response``. The client has got everything that was buffered before.
+    :raises RequestError: the rest of the request body is invalid, too long or late.
     :raises ClientGone: the client's connection broke.
     """
     session = exchange.session
@@ -81,7 +81,7 @@ async def forward_in_pieces(client: Client, exchange: Exchange) -> None:
                 await response.writer.wait_written()
                 nursery.cancel_scope.cancel()
             finally:
-                response.watch.end()  # before the nursery is closed: what the watch hears may start a task in it
+                response.watch.end()  # before the nursery is closed, because a callback of the watch may start a task in it
     finally:
         response.watch.end()
         exchange.bytes_sent = max(0, response.body - ledger.backlog - response.writer.lost)
@@ -101,7 +101,7 @@ class _Forwarder(ResponseEvents):
     _size: ReadSize = attrs.field(factory=lambda: ReadSize(_FIRST_READ, _LEAST_READ, RECEIVE_SIZE))
     _small: SmallReads = attrs.field(factory=SmallReads)
     _pieces: int = 0
-    """What the reader had read at the last read."""
+    """The reader's count of pieces at the last read."""
 
     def __attrs_post_init__(self) -> None:
         self.writer = ResponseWriter(self.client, self.buffer, self._fail)
@@ -122,7 +122,7 @@ class _Forwarder(ResponseEvents):
     # -- from the process ---------------------------------------------------------------------------------------
 
     async def fill(self) -> None:
-        """Frames of the process to bytes for the client, until the response is over or cannot be."""
+        """Turn frames of the process into bytes for the client, until the response is over or has failed."""
         try:
             await self._fill()
             if self._filling is not None:
@@ -137,18 +137,18 @@ class _Forwarder(ResponseEvents):
         except PassengerError as error:
             self.client.front.flood_turns.end()
             self.failure = error
-            # What was good before is still the client's (R25), which has got nothing yet, perhaps not even a status ...
+            # The client still gets the valid part (R25). It may have got nothing yet, not even a status ...
             try:
                 self.writer.flush()
             except ClientGone:
                 return
             if self.buffer.ledger.backlog and not isinstance(error, UnfitResponseHead):
-                # ... and the process does not wait for that.
+                # ... and the process does not wait until the client has read it.
                 malformed = isinstance(error, MalformedResponse)
                 self.exchange.give_back(SessionOutcome.PROCESS_FAILED if malformed else SessionOutcome.DONE)
 
     async def _fill(self) -> None:
-        """Until the response is over; or until it turns out to be an event stream, which gets a scope of its own."""
+        """``fill`` until the response is over, or until it turns out to be an event stream, which then gets a scope of its own."""
         limited = self._filling
         reader, turns = self.reader, self.client.front.flood_turns
         while True:
@@ -170,7 +170,7 @@ class _Forwarder(ResponseEvents):
             await self._receive()
 
     async def _receive(self) -> None:
-        """Receive the next bytes of the process: body goes to the client at once, the rest to the reader."""
+        """Receive the next bytes of the process. Give body bytes to the client at once, and all others to the reader."""
         stream, buffer, receive_buffer = self.stream, self.buffer, self.client.front.receive_buffer
         broken = False
         try:
@@ -179,15 +179,15 @@ class _Forwarder(ResponseEvents):
                 count = await self._receive_into(receive_buffer[:room])
             else:
                 self.client.front.flood_turns.end()
-                # The buffer is about to be written to disk: first collect what is there.
+                # The buffer is about to be written to disk. First collect the bytes that have arrived.
                 try:
                     if not room:
                         raise trio.WouldBlock
                     count = stream.recv_into_nowait(receive_buffer[:room])
                 except trio.WouldBlock:
                     room = await buffer.make_room()
-                    # In a thread only what is here already: a process that sends slowly is waited for where all are.
-                    # (And in small pieces: a thread would take the interpreter from all others.)
+                    # The thread gets only bytes that have arrived already: waiting for a slow process happens in the event loop.
+                    # (And only small pieces are taken here: a thread that handles many would keep the interpreter from all others.)
                     while (
                         self.writer.is_behind
                         and not self._size.is_flood
@@ -197,10 +197,10 @@ class _Forwarder(ResponseEvents):
                         if received.broken:
                             raise trio.BrokenResourceError from None
                         if received.untaken or received.error is not None:
-                            return  # what the reader was given comes first
+                            return  # the bytes that the reader has come first
                         if (event := self.reader.next_event()) is not None:
                             self._take(*event)
-                            return  # a body that ends by its length ended there: nothing comes behind it
+                            return  # the body ended there by its length: nothing follows
                         room = await buffer.make_room()
                     count = await stream.recv_into(receive_buffer[: min(room, self._size.limit)])
         except trio.BrokenResourceError:
@@ -209,7 +209,7 @@ class _Forwarder(ResponseEvents):
             if self.reader.ends_with_stream and not broken:
                 broken = await self._ended_badly()
             self.reader.feed_eof(broken)
-        # From here to the next checkpoint the shared receive buffer is ours.
+        # From here to the next checkpoint only this task uses the shared receive buffer.
         pieces, taken = self.reader.take_body(receive_buffer[:count])
         read = self.reader.pieces
         self._size.found(count, read - self._pieces)
@@ -222,7 +222,7 @@ class _Forwarder(ResponseEvents):
             self.reader.feed(bytes(receive_buffer[taken:count]))
 
     async def _receive_into(self, view: memoryview) -> int:
-        """A flood, whose turn it is, reads within its step: without a checkpoint, where there is something."""
+        """Receive bytes. A flood whose turn it is reads without a checkpoint if bytes have arrived, so that its step is not interrupted."""
         if self._size.is_flood or self._small.are_flood:
             try:
                 return self.stream.recv_into_nowait(view)
@@ -231,8 +231,10 @@ class _Forwarder(ResponseEvents):
         return await self.stream.recv_into(view)
 
     async def _ended_badly(self) -> bool:
-        """Whether the stream has ended because its process has: the kernel ends the streams of a process that crashes, or is killed, in good order, and a
-        body without a length must not look whole by that (R25).
+        """Whether the stream has ended because its process has ended.
+
+        When a process crashes or is killed, the kernel ends its streams with a FIN, as after a whole response. A body without a length must not look
+        whole for that reason (R25).
         """
         session = self.exchange.session
         if session is None or session.process.killed:
@@ -248,9 +250,10 @@ class _Forwarder(ResponseEvents):
         return False
 
     async def _store_bulk(self, room: int) -> Received:
-        """Body to the disk, framed in a thread. What came behind it goes to the reader.
+        """Receive and frame body bytes in a thread, straight to the disk. Bytes behind the body go to the reader.
 
-        The reader and the response's side of the codec are the thread's for so long: the task that waits here has them both, and what else uses the codec reads requests.
+        Meanwhile only the thread uses the reader and the response's side of the codec: this task owns both and waits here, and all other users of the
+        codec read requests.
         """
         received = await self.buffer.store_coming(self.stream, room, self._frame)
         self.writer.write_buffered_soon()
@@ -259,7 +262,7 @@ class _Forwarder(ResponseEvents):
         return received
 
     def _frame(self, view: memoryview) -> tuple[Sequence[bytes | memoryview], int]:
-        """In a thread: the body at the front of what came, as the client gets it."""
+        """In a thread: return the body bytes at the front of ``view``, framed for the client."""
         pieces, taken = self.reader.take_body(view)
         codec = self.client.codec
         if len(pieces) > MANY:
@@ -275,7 +278,7 @@ class _Forwarder(ResponseEvents):
     # -- from the client ----------------------------------------------------------------------------------------
 
     def serve_client(self) -> None:
-        """The rest of the request body to the process; after that, watch the client's connection."""
+        """Send the rest of the request body to the process. After that, watch the client's connection."""
         if self.exchange.body_sent:
             self.exchange.release_body()
             self.watch.begin()
@@ -286,7 +289,7 @@ class _Forwarder(ResponseEvents):
         try:
             await send_body(self.client, self.exchange, self.stream, self._interim)
         except RequestError as failure:
-            # A process that has ended its response has no use for the rest: its client may stop sending that, and still gets what the process has said.
+            # A process that has ended its response does not need the rest of the body. If the client stops sending it, it still gets the response.
             if not self._over:
                 self._abandon(failure)
         except ClientGone as gone:
@@ -298,11 +301,11 @@ class _Forwarder(ResponseEvents):
             self.watch.begin()
 
     def _interim(self, data: bytes) -> None:
-        """An interim response of ours, in its place among what the client is to get."""
+        """Send an interim response of the server, in its place among the bytes for the client."""
         self.writer.write([data])
 
     def _abandon(self, failure: RequestError | ClientGone) -> None:
         if self.buffer.ledger.backlog:
-            # Part of something is on the wire already: nothing else can be told.
+            # Part of a response is on the wire already: no other response can be sent.
             self.exchange.response_begun = True
         self._fail(failure)

@@ -24,13 +24,13 @@ from passenger_trio.server.spill.spill_buffer import SpillBuffer
 __all__ = ["ResponseWriter"]
 
 _MANY_PARTS = 256
-"""Pieces that are sent as they are; more of them are copied together first. The kernel takes 1024."""
+"""The most pieces that are sent as they are; more of them are joined first. The kernel takes 1024 at a time."""
 _ASK_AFTER = 0.5
-"""Seconds from a client's EOF to the question whether it is still there. Most responses are quicker."""
+"""Seconds from a client's EOF to the probe whether the client is still there. Most responses end before that."""
 
 
 class ResponseWriter:
-    """Of one response. ``nursery`` must be set before anything is written."""
+    """The writer of one response. ``nursery`` must be set before anything is written."""
 
     __slots__ = ("_buffer", "_client", "_fail", "_written", "lost", "nursery", "out")
 
@@ -44,15 +44,15 @@ class ResponseWriter:
         self._buffer = buffer
         self._fail = fail
         self.out: list[bytes | memoryview] = []
-        """What ``flush`` is to write."""
+        """The bytes that ``flush`` writes."""
         self.lost = 0
-        """Bytes for which there was no client any more."""
+        """Bytes that were not sent because the client had left."""
         self._written: trio.Event | None = None
         """Exists while ``_write_buffered`` runs."""
 
     @property
     def is_behind(self) -> bool:
-        """Whether the client does not keep up: the buffer is being written to it."""
+        """Whether the client is slower than the process, so that the buffer is being written to it."""
         return self._written is not None
 
     def flush(self) -> None:
@@ -67,7 +67,7 @@ class ResponseWriter:
             self.write(out)
 
     def write(self, out: Sequence[bytes | memoryview]) -> None:
-        """To the client as far as it takes it, and the rest to the buffer. Raises as ``flush``."""
+        """Write to the client as much as it takes now, and the rest to the buffer. Raises like ``flush``."""
         buffer = self._buffer
         sent = 0
         if not buffer.ledger.backlog:
@@ -108,7 +108,7 @@ class ResponseWriter:
         written.set()
 
     async def wait_written(self) -> None:
-        """Return when the client has been given everything."""
+        """Return when the client's connection has taken everything."""
         if self._written is not None:
             await self._written.wait()
 
@@ -117,20 +117,20 @@ class ResponseWriter:
     def probe_soon(self, may_write: Callable[[], bool]) -> None:
         """The client has ended its side: find out later whether it is still there (R28).
 
-        :param may_write: asked then: whether a piece may still be put into the response.
+        :param may_write: called before the probe; returns whether the response may still get another piece.
         """
         if self._client.stream.socket.family != socket.AF_UNIX:  # which tells of a close at once
             self.nursery.start_soon(self._probe, may_write)
 
     async def _probe(self, may_write: Callable[[], bool]) -> None:
-        """Write something that means nothing. If the client has left, its kernel answers with a reset, and the client watch sees that."""
+        """Write a piece without a meaning. If the client has left, its kernel answers with a reset, and the client watch sees that."""
         await trio.sleep(_ASK_AFTER)
         ledger = self._buffer.ledger
         if not may_write() or self.out or ledger.backlog or ledger.coming or self.is_behind:
-            # Something is written anyway, or about to be. (``coming``: a thread has the codec, and its bytes would be overtaken.)
+            # Other bytes are being written anyway. (``coming``: a thread uses the codec, and the piece would overtake its bytes.)
             return
         if probe := self._client.codec.probe():
-            # As any other piece of the response, so that it stays in its place among them.
+            # Written like any other piece of the response, so that it keeps its place among them.
             try:
                 self.write([probe])
             except ClientGone as gone:

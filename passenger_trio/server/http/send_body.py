@@ -26,8 +26,8 @@ async def send_body(client: Client, exchange: Exchange, stream: RawStream, inter
     """Give the rest of the body to the process.
 
     :param interim: sends ``100 Continue``.
-    :raises RequestError: it is not a body (400), or comes too slowly (408).
-    :raises SpillLost: what was buffered cannot be read back.
+    :raises RequestError: the bytes are no valid body (400), or come too slowly (408).
+    :raises SpillLost: buffered bytes cannot be read back from disk.
     :raises ClientGone: the client's connection broke.
     """
     unsent, exchange.unsent = exchange.unsent, b""
@@ -46,7 +46,7 @@ async def send_body(client: Client, exchange: Exchange, stream: RawStream, inter
 
 
 async def _send_buffered(stream: RawStream, upload: SpillBuffer, framing: BodyEncoding) -> bool:
-    """Nothing is taken out of the buffer: the request may have to be sent again (R30)."""
+    """Send the buffered body. It also stays in the buffer, because the request may have to be sent again (R30)."""
     at, end = 0, upload.ledger.file_length
     while at < end:
         piece_end = min(end, at + framing.most)
@@ -83,7 +83,7 @@ async def _send_coming(
 
 
 async def _send(stream: RawStream, data: bytes | memoryview) -> bool:
-    """False: the worker stopped reading."""
+    """Send bytes to the worker. False: it stopped reading."""
     if not data:
         return True
     try:

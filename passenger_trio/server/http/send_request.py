@@ -17,16 +17,18 @@ from passenger_trio.system.raw_stream import RawStream
 __all__ = ["send_request", "try_process"]
 
 _STILL_WARM = 0.001
-"""Seconds in which nothing is expected to have happened to an idle stream."""
+"""Seconds for which an idle stream is assumed to be still open."""
 _CONNECT_TRIES = 3
 """Processes that are tried when nothing could be sent to any (R30)."""
 
 
 def send_request(exchange: Exchange, peer: Peer, now: float) -> RawStream:
-    """Write the request, as far as it is here, to ``exchange.session``; the stream that has it. Does not call the pool, and may be tried again if it raises.
+    """Write the request, as far as it has arrived, to a stream of ``exchange.session``, and return the stream.
 
-    :raises ProcessUnreachable: the process does not take a stream.
-    :raises RequestError: the head is longer than a worker takes (431), or the key of a WebSocket is none (400).
+    Does not call the pool. May be called again if it has raised.
+
+    :raises ProcessUnreachable: the process does not accept a stream.
+    :raises RequestError: the head is longer than a worker accepts (431), or the key of a WebSocket handshake is invalid (400).
     """
     session = exchange.session
     assert session is not None
@@ -42,7 +44,7 @@ def send_request(exchange: Exchange, peer: Peer, now: float) -> RawStream:
         peer.trusted,
         exchange.id_pairs if exchange.spans is None else exchange.spans.ask(exchange, now),
         exchange.body,
-        whole,  # what is not here follows beside the response (send_body)
+        whole,  # the rest follows beside the response (send_body)
         head.content_length,
     )
     stream = session.stream or _stream(exchange, session, now)
@@ -62,15 +64,15 @@ def send_request(exchange: Exchange, peer: Peer, now: float) -> RawStream:
 
 
 def try_process(client: Client, exchange: Exchange) -> bool:
-    """``send_request``, and judge the process. False: it could not be reached, check out another.
+    """Call ``send_request``, and judge the process. False: the process could not be reached, so check out another one.
 
-    :raises ProcessUnreachable: as many as allowed could not be reached.
+    :raises ProcessUnreachable: so many processes could not be reached that no other is tried.
     :raises CheckoutError: no descriptor is left for a stream.
     :raises RequestError: see ``send_request``.
     """
     try:
         exchange.asked = now = client.current_time()
-        send_request(exchange, client.peer, now).unregister()  # from here its task hears for it
+        send_request(exchange, client.peer, now).unregister()  # from here on the task reads it, and not the poller
     except RequestError:
         exchange.give_back(SessionOutcome.NOT_STARTED)
         raise
@@ -91,7 +93,7 @@ def try_process(client: Client, exchange: Exchange) -> bool:
 
 
 def _ask_for_websocket(exchange: Exchange, session: Session, connection_pairs: bytes) -> bytes:
-    """The connection's pairs as a process that takes WebSockets is to see them; for another it is an ordinary request.
+    """The connection's pairs for a process that accepts WebSockets. Any other process gets an ordinary request.
 
     :raises RequestError: the handshake has no key.
     """

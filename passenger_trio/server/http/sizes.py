@@ -12,4 +12,4 @@ READ_AHEAD = 65536
 BODY_IN_MEMORY = 128 * 1024
 """Bytes of a request body that are kept in memory before a process is borrowed; a longer body is buffered on disk."""
 RECEIVE_SIZE = 256 * 1024
-"""Bytes that are received at once. The size of the shared receive buffer (``Front.receive_buffer``)."""
+"""The most bytes that are received at once: the size of the shared receive buffer (``Front.receive_buffer``)."""

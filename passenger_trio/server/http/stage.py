@@ -7,7 +7,7 @@ from enum import Enum
 __all__ = ["FAST_PATH_TIMEOUT", "Stage"]
 
 FAST_PATH_TIMEOUT = 0.05
-"""Seconds that the fast path waits for a process, or for its response. What takes longer goes on on the slow path, which notices a client that leaves."""
+"""Seconds that the fast path waits for a process, or for its response. A request that takes longer continues on the slow path, which notices a client that leaves."""
 
 
 class Stage(Enum):

@@ -1,4 +1,4 @@
-"""Opens the listening sockets of a server; an error says what to do about an address that is taken."""
+"""Opens the listening sockets of a server. If an address is in use, the error says what to do."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ GivenListener = socket.socket | trio.SocketListener
 def bind(options: ServerOptions, resources: ExitStack) -> list[socket.socket]:
     """Listen on the addresses that the options name.
 
-    :param resources: closes what is not closed by then.
-    :raises OptionError: the path of the Unix socket means nothing.
+    :param resources: closes the sockets that are still open at its end.
+    :raises OptionError: the path of the Unix socket is invalid.
     :raises BindError: an address cannot be listened on.
     """
     try:
@@ -45,8 +45,8 @@ def bind(options: ServerOptions, resources: ExitStack) -> list[socket.socket]:
 
 
 def take_over(listeners: Sequence[GivenListener], resources: ExitStack) -> list[socket.socket]:
-    """Listening sockets that a program has opened, ready for a ``Listener``. They are the server's from now on: it closes them, as
-    ``trio.serve_listeners`` does. The file of a Unix socket is the program's.
+    """Make listening sockets that a program has opened ready for a ``Listener``. From now on the server owns them and closes them, as
+    ``trio.serve_listeners`` does. The program keeps the file of a Unix socket.
 
     :raises BindError: one of them is no listening stream socket.
     """
@@ -69,7 +69,7 @@ def take_over(listeners: Sequence[GivenListener], resources: ExitStack) -> list[
 
 
 def _close_unused(sock: socket.socket, path: str) -> None:
-    """A listening socket of a server that did not come to use it; else its ``Listener`` has closed it."""
+    """Close a listening socket that the server never used. (If it did, its ``Listener`` has closed it.)"""
     if sock.fileno() >= 0:
         sock.close()
         if path:

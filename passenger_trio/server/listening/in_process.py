@@ -3,8 +3,8 @@
 The other end is served by a ``Connection`` like any client's. So a request passes the queue, the limits
 and the buffers: a program that reads slowly holds no process. h11 frames the client's end.
 
-Laws: the connection counts among the clients' and is drained like theirs; leaving the block closes it, and
-the server learns that its client has gone (R28); an error of the body's iterator comes out as it is.
+Laws: the connection counts like a client's, and is drained like one. Leaving the block closes it, and
+the server learns that its client has left (R28). An error of the body's iterator is raised unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from passenger_trio.system.raw_stream import RawStream
 __all__ = ["Body", "request"]
 
 Body = bytes | Iterable[bytes] | AsyncIterable[bytes]
-"""A request body. Any but ``bytes`` is streamed, and sent in chunks (RFC 9112 section 7.1)."""
+"""A request body. Anything but ``bytes`` is streamed, and sent in chunks (RFC 9112 section 7.1)."""
 
 _PAIRS = (
     b"REQUEST_SCHEME\0http\0SERVER_NAME\0localhost\0SERVER_PORT\x0080\0REMOTE_ADDR\0\0REMOTE_PORT\0\0SERVER_SOCKET\0\0"
@@ -106,13 +106,13 @@ async def request(
     headers: Fields,
     body: Body,
 ) -> AsyncIterator[AppResponse]:
-    """Send one request, and give its response, whose body is read inside the block.
+    """Send one request, and yield its response. Read the response's body inside the block.
 
-    :param clients: the nursery of the clients; None: the server accepts none.
-    :param target: path and query as they stand in a request line.
+    :param clients: the nursery of the clients; None: the server accepts no requests.
+    :param target: path and query, as in a request line.
     :raises PoolShutDown: the server accepts no more requests.
     :raises CheckoutError: too many connections are open.
-    :raises IncompleteResponse: there is no response, or not the whole.
+    :raises IncompleteResponse: there is no response, or only a part of one.
     """
     client = _Client(_connect(front, clients))
     head = _head(method, target, host, headers, body)
@@ -159,7 +159,10 @@ def _connect(front: Front, clients: trio.Nursery | None) -> trio.SocketStream:
 
 
 def _head(method: str, target: str, host: str, headers: Fields, body: Body) -> h11.Request:
-    """:raises h11.LocalProtocolError: what the program asks for is not HTTP."""
+    """The head of the request.
+
+    :raises h11.LocalProtocolError: the arguments make no valid HTTP request.
+    """
     fields = list(headers.items() if isinstance(headers, Mapping) else headers)
     names = {name.lower() for name, _ in fields}
     if "host" not in names:

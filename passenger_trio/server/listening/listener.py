@@ -1,10 +1,10 @@
-"""Accepting: listening sockets to connections.
+"""Accepts connections from a listening socket.
 
-One accept loop per listener. Laws:
+Each listener has one accept loop. Laws:
 
 * An accepted connection is served or closed, never forgotten. An error in one connection costs only that one (KE1).
 * When descriptors run out (R36, F31), idle connections are closed. If that is not enough, new ones wait in the kernel's queue. There is no busy loop.
-* Where several fronts share a socket, each leaves connections to those that have fewer (``core/accept_gate.py``).
+* If several fronts share a socket, each leaves connections to fronts that have fewer (``core/accept_gate.py``).
 * When draining begins, the connections in the kernel's queue are accepted, then no more.
 """
 
@@ -32,18 +32,18 @@ __all__ = ["Listener"]
 _BURST = 32
 """Connections accepted before other tasks get their turn."""
 _PAUSE = 0.1
-"""Seconds until accepting is tried again when descriptors are short."""
+"""Seconds until the next attempt to accept when descriptors are short."""
 _AFTER_OTHERS = 0.001
-"""Seconds that a front leaves to those with fewer connections."""
+"""Seconds for which a front lets fronts with fewer connections accept first."""
 _CLOSED = 0.01
-"""Seconds for which a front with too many connections does not watch the socket."""
+"""Seconds for which a front that has too many connections does not watch the socket."""
 
 
 class Listener:
     """One listening socket. ``run`` is its accept loop."""
 
     def __init__(self, sock: socket.socket, front: Front, *, owns_file: bool = True) -> None:
-        """:param owns_file: whether the file of a Unix socket goes with it."""
+        """:param owns_file: whether closing the listener removes the file of a Unix socket."""
         self._owns_file = owns_file
         self._sock = sock
         self._front = front
@@ -75,11 +75,11 @@ class Listener:
                 if front.gate is not None and not await self._is_ours(front.gate):
                     break
                 if not front.takes_connection:
-                    # Only the first time it is known that a client waits. Making room without one would cost an idle connection for nothing.
+                    # It is known that a client waits only the first time. Making room without a waiting client would close an idle connection for nothing.
                     if not turn and not front.make_room():
                         # Every connection has a request in hand: newcomers wait in the kernel's queue.
                         await trio.sleep(_PAUSE)
-                    # Those that were told to end are there until their tasks have run.
+                    # Connections that were told to end stay open until their tasks have run.
                     break
                 try:
                     sock, address = self._sock.accept()
@@ -109,7 +109,7 @@ class Listener:
     def accept_waiting(self, clients: trio.Nursery) -> None:
         """The server drains: accept the connections that have come by now, up to the ceiling.
 
-        The kernel has told them that they are connected, and their requests may be here; closing the socket would reset them unread.
+        The kernel has already completed these connections, and their requests may have arrived. Closing the socket would reset them.
         """
         while self._front.takes_connection:
             try:
@@ -129,7 +129,7 @@ class Listener:
             try:
                 connection = self._connection(sock, address)
             except OSError:
-                sock.close()  # it broke, and the kernel cannot tell any more whose it was
+                sock.close()  # it broke, and the kernel no longer knows its peer
                 return
             front.connections.add(connection)  # it counts from now on, and not when its task first runs
             clients.start_soon(connection.run)
@@ -137,11 +137,11 @@ class Listener:
             sock.close()
 
     def set_backlog(self, backlog: int) -> None:
-        """Change the length of the kernel's queue; nobody in it is lost."""
+        """Change the length of the kernel's queue. Connections in it are kept."""
         self._sock.listen(backlog)
 
     def close(self) -> None:
-        """Idempotent: the path may be another server's by the second time."""
+        """Close the socket, and remove its file. Idempotent: by a second call the path may belong to another server."""
         if self._sock.fileno() < 0:
             return
         self._sock.close()
@@ -160,7 +160,7 @@ class Listener:
 
         sock.setblocking(False)
         if self._is_unix:
-            # R11: the peer is judged by the kernel's word. It has no address, and none is invented (ED2).
+            # R11: the kernel names the peer's user. A peer on a Unix socket has no address, and none is invented (ED2).
             user = peer_credentials(sock).uid
             peer = Peer("unix", self._front.trusted.trusts_user(user), self._unix_pairs, user)
             return Connection(self._front, RawStream(sock), peer)

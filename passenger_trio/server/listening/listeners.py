@@ -24,10 +24,10 @@ __all__ = ["Listeners"]
 
 
 class Listeners:
-    """All of them."""
+    """All listeners of a server."""
 
     def __init__(self, sockets: Sequence[socket.socket], front: Front, *, are_given: bool) -> None:
-        """:param are_given: a program has opened them: no option says where they are."""
+        """:param are_given: whether a program has opened the sockets, so that no option names their addresses."""
         self._front = front
         self._are_given = are_given
         self._listeners = [Listener(sock, front, owns_file=not are_given) for sock in sockets]
@@ -87,7 +87,7 @@ class Listeners:
             self._end(listener)
 
     def drain(self) -> None:
-        """The loops have ended: accept the connections that have come by now, and close."""
+        """After the end of the loops: accept the connections that have come by now, and close the sockets."""
         self._accepting = None
         for listener in self._listeners:
             self._end(listener)
@@ -100,7 +100,7 @@ class Listeners:
             listener.close()
 
     def close(self) -> None:
-        """Idempotent."""
+        """Close all sockets. Idempotent."""
         for listener in self._listeners:
             listener.close()
 

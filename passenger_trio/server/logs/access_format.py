@@ -83,8 +83,8 @@ def _rest(record: AccessRecord) -> bytes:
 
 
 def format_json(record: AccessRecord) -> bytes:
-    """The line, with its newline: an object with the attribute names of ``AccessRecord``; ``time``
-    as in the whole log (``system/times.py``).
+    """The line, with its newline: an object with the attribute names of ``AccessRecord``. ``time`` has
+    the form of all of the server's logs (``system/times.py``).
     """
     remote, time, method, target, version, status, size, referer, agent = record[:9]
     duration, queue, pid, group, rid, retried, spilled, received, refusal, host, app, _, proxy, trace = record[9:]
@@ -142,7 +142,7 @@ _ESCAPES = {"\\": "\\\\"}
 
 
 def printable(part: bytes) -> str:
-    """What a client sent, as one line of printable text in which quotes and backslashes are escaped (R37)."""
+    """Bytes of a client as one line of printable text, with quotes and backslashes escaped (R37)."""
     return part.decode("ascii") if not part.translate(None, _PLAIN) else _escape(part).replace('"', '\\"')
 
 

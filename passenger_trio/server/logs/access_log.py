@@ -72,7 +72,7 @@ class AccessLogStatistics:
 
 
 _NO_LOG = ("off", "none")
-"""Values of ``access_log``. (A file of such a name is written ``./none``.)"""
+"""Values of ``access_log`` that mean no log. (To name a file so, write ``./none``.)"""
 
 
 class AccessLog:
@@ -90,8 +90,8 @@ class AccessLog:
         """:param destination: a file, to which lines are appended, ``-`` for standard output, ``syslog``, or
             ``syslog:PATH`` (its socket).
         :param format: ``combined``, ``json``, or a format string (``format_string``).
-        :param lock: a file that is locked while a batch is written, where other processes write to the
-            same destination: their lines do not mix. -1: there are none.
+        :param lock: descriptor of a file to lock while a batch is written, if other processes write to the
+            same destination, so that their lines do not mix. -1: no other process writes.
 
         :raises OptionError: the destination cannot be opened, or the format has an unknown directive.
         """
@@ -108,7 +108,7 @@ class AccessLog:
         self._gathered = 0
         """Bytes in ``_lines``."""
         self._in_hand: _Batch | None = None
-        """The batch that the writer has."""
+        """The batch that is being written."""
         self._written = 0
         self._dropped = 0
         self._errors = 0
@@ -135,7 +135,7 @@ class AccessLog:
 
     @staticmethod
     def destination_of(config: Config) -> str:
-        """Where the options want the log."""
+        """The destination of the log, by the options."""
         destination = config.server.access_log
         if destination == "auto":
             return "-" if any(app.is_development for app in config.apps) else "off"
@@ -240,7 +240,7 @@ class _Batch:
     size: int
     reopen: bool
     begun: bool = False
-    """A thread has the batch."""
+    """Whether a thread has begun to write the batch."""
     lost: int = 0
     errors: list[str] = attrs.field(factory=list)
 
@@ -282,9 +282,9 @@ class _File:
     fd: int
     lock: int = -1
     torn: bool = False
-    """The last write stopped in the middle of a line."""
+    """Whether the last write stopped in the middle of a line."""
     reopen_due: bool = False
-    """It was to be opened again, and could not be."""
+    """Whether the file must still be opened again, because that has failed."""
 
     def close(self) -> None:
         os.close(self.fd)

@@ -1,7 +1,8 @@
 """The facts of one finished request, from which each format of the access log makes its line.
 
-``exchange_record`` fills one of a finished request, ``refusal_record`` of a request that was refused before it had a route; ``access_format`` and
-``format_string`` write it. To add a field, name it, fill it here, and write it there. Public by ``extensions``: a program may get each record.
+``exchange_record`` makes the record of a finished request, ``refusal_record`` that of a request that was refused before it had a route. ``access_format``
+and ``format_string`` write records as lines. To add a field, name it and fill it here, and write it there. Records are public (``extensions``): an embedding
+program may get each one.
 """
 
 from __future__ import annotations
@@ -53,15 +54,15 @@ class AccessRecord(NamedTuple):
     app_time: float = 0.0
     """Seconds from when the process got the request until it was free."""
     fields: Sequence[tuple[bytes, bytes]] = ()
-    """Of the request, as they came."""
+    """The fields of the request, as received."""
     proxy_time: float = 0.0
-    """Seconds that the request has waited in front of us, as a trusted proxy says (``X-Request-Start``)."""
+    """Seconds that the request has waited before it reached this server, as a trusted proxy says (``X-Request-Start``)."""
     traceparent: bytes = b""
-    """As the application got it; it may be anything, unless tracing is on."""
+    """The field as the application got it. Unless tracing is on, it was not checked."""
 
     @property
     def trace(self) -> tuple[str, str]:
-        """The ids of the trace and of the span that the application's spans are below; empty: the request has none."""
+        """The ids of the trace, and of the parent of the application's spans; empty: the request has none."""
         found = read_traceparent(self.traceparent) if self.traceparent else None
         return ("", "") if found is None else (found.trace_id, found.span_id)
 

@@ -8,8 +8,8 @@ r"""Format strings of the access log (OB5): Apache's directives, gunicorn's, and
 Where Apache and gunicorn give a letter different meanings, the form of the directive decides: ``%a`` is the address of the
 client, and ``%(a)s`` its user agent.
 
-Law (R37): whatever a client sent, an entry is one line of printable UTF-8; quotes and backslashes in what it sent are
-escaped, so that the entry can be split. A directive that does not exist is an error of the option, and never an empty word.
+Law (R37): whatever a client sent, an entry is one line of printable UTF-8. Quotes and backslashes of the client are
+escaped, so that the entry can be split. An unknown directive is an error of the option, and never an empty word.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STRAY = re.compile(r"%")
 
 
 def _client(part: bytes) -> str:
-    """What a client sent."""
+    """Bytes of a client, escaped."""
     return printable(part) if part else "-"
 
 
@@ -118,7 +118,7 @@ DIRECTIVES_OF_OURS = {name: meaning for name, (meaning, _) in _OURS.items()}
 def compile_format(text: str) -> Callable[[AccessRecord], bytes]:
     """A function that formats a record as one line, with its newline.
 
-    :raises OptionError: a directive does not exist, or there is none.
+    :raises OptionError: a directive is unknown, or the text has none.
     """
     template: list[str] = []
     values: list[Value] = []

@@ -1,8 +1,8 @@
 """Sends the access log to syslog: each line is a datagram to the local daemon's socket (RFC 3164, as the C library writes it).
 
-It runs in the writing thread. After a failure each batch makes one new connection, which finds a daemon that was
-started again. Lines that cannot be sent are counted as lost. The socket does not block: a daemon that does not read
-costs lines, and not the thread."""
+This runs in the writing thread. After a failure each batch makes one new connection, which reaches a daemon that was
+started again. Lines that cannot be sent are counted as lost. The socket does not block: if the daemon does not read,
+lines are lost, and the thread goes on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIMEOUT = 1.0
 
 
 def syslog_path(destination: str) -> str | None:
-    """The socket that ``syslog`` or ``syslog:PATH`` names; None: it is another destination."""
+    """The path of the socket that ``syslog`` or ``syslog:PATH`` names; None: the destination is not syslog."""
     if destination == SYSLOG:
         return _DEFAULT
     return destination.removeprefix("syslog:") if destination.startswith("syslog:/") else None

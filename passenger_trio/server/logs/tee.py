@@ -1,6 +1,6 @@
-"""An access log of the embedding program's own, beside the configured one (LI7).
+"""Gives each record of the access log to a function of the embedding program, too (LI7).
 
-Laws: each record goes to both, in order; a fault of the program's costs that record there, and nothing else (KE1).
+Laws: each record goes to the log and to the function, in order. If the function raises, it has lost that record, and nothing else happens (KE1).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ __all__ = ["OnRequest", "RecordTee", "Records"]
 
 
 class OnRequest(Protocol):
-    """Called with the record of each finished request, and of refused ones as far as they are logged (ED14)."""
+    """Called with the record of each finished request, and of each refused request that is logged (ED14)."""
 
     def __call__(self, record: AccessRecord, /) -> None: ...
 
 
 class Records(Protocol):
-    """Where the records of finished requests go."""
+    """A destination of the records of finished requests."""
 
     def record(self, record: AccessRecord) -> None:
         """Never waits, and raises nothing."""

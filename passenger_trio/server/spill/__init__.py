@@ -1,1 +1,1 @@
-"""Bytes that wait for a slow side: in memory, and past that on disk."""
+"""Bytes that wait for a slow client or application: in memory, and beyond a limit on disk."""

@@ -5,8 +5,8 @@ One task puts bytes in, another takes them out; nobody else uses the buffer. Mem
 tiny pieces costs its bytes and nothing more (R33). A batch that is being written is kept beside it until it is written.
 
 When the disk, a descriptor or a thread is not available, the producer gets no exception: the bytes stay in memory
-(``ledger.memory`` tells), the producer pauses, and the disk is tried again later (R35). Only bytes on disk that cannot
-be read back are lost, and with them that one response: ``SpillLost``.
+(``ledger.memory`` counts them), the producer pauses, and the disk is tried again later (R35). Bytes are lost only if they
+cannot be read back from disk, which ends that one response (``SpillLost``).
 
 Laws: the bytes that leave are the bytes that came. A buffer whose consumer keeps up opens no file and enters no thread.
 After ``close`` its disk space is free."""
@@ -32,12 +32,12 @@ __all__ = ["SpillBuffer"]
 _SEND_AT_ONCE = 256 * 1024
 _RECEIVE_AT_ONCE = 4 * 1024 * 1024
 _WORTH_A_THREAD = 64 * 1024
-"""Bytes that must be here already, so that a thread is sent for them: it is one of four, and does not wait for a client."""
+"""A thread stores bytes in bulk only if at least so many have arrived: there are four threads, and none may wait for a client."""
 
 
 @define(eq=False)
 class SpillBuffer:
-    """One buffer. ``ledger`` tells what is where."""
+    """One buffer. ``ledger`` knows which bytes are where."""
 
     space: SpillStorage
     ledger: SpillLedger
@@ -52,7 +52,7 @@ class SpillBuffer:
     # -- the producer's side ------------------------------------------------------------------------------------
 
     def put(self, pieces: Sequence[bytes | memoryview], skip: int = 0) -> None:
-        """Keep all but the first ``skip`` bytes of ``pieces``, which are copied."""
+        """Keep a copy of ``pieces``, without their first ``skip`` bytes."""
         tail = self._tail
         before = len(tail)
         for piece in pieces:
@@ -67,12 +67,12 @@ class SpillBuffer:
     def room(self) -> int:
         """Bytes that may be put in now."""
         ledger = self.ledger
-        # Whether the disk is usable makes no difference to an empty buffer, and need not be asked.
+        # An empty buffer has the same room with and without a usable disk, so the disk need not be asked.
         return ledger.room(disk=not ledger.memory or self.usable)
 
     @property
     def usable(self) -> bool:
-        """Whether the disk may be tried now, for this buffer."""
+        """Whether this buffer may try the disk now."""
         return self.space.usable(new_file=self.file is None)
 
     @property
@@ -80,7 +80,7 @@ class SpillBuffer:
         return self.ledger.memory > self.ledger.threshold
 
     async def make_room(self) -> int:
-        """As ``room``, but not 0: writes to disk, or waits for the consumer or the disk. For a producer that has nothing more at once."""
+        """Like ``room``, but never 0: writes to disk, or waits for the consumer or the disk. For a producer that has no more bytes at once."""
         paused = False
         while True:
             disk = self.usable
@@ -95,13 +95,13 @@ class SpillBuffer:
                 paused = True
                 self.space.paused()
             self._moved = trio.Event()
-            # A disk that was not usable may be so again without the consumer having moved.
+            # The disk may become usable again while the consumer does not move.
             with trio.move_on_after(float("inf") if disk else self.space.quota.retry_in(self.space.current_time())):
                 await self._moved.wait()
             self._moved = None
 
     async def store(self) -> None:
-        """Write what is in memory to disk, as far as the quota and the disk take it. ``ledger.memory`` tells what stays."""
+        """Write the bytes in memory to disk, as far as the quota and the disk allow. ``ledger.memory`` counts those that stay."""
         ledger, space = self.ledger, self.space
         granted = space.quota.reserve(ledger.memory)
         if not granted:
@@ -134,7 +134,7 @@ class SpillBuffer:
             space.failed(error)
 
     def _account(self, granted: int, written: int) -> None:
-        """The one accounting step of every write: ``written`` bytes of those that the quota had granted are on disk."""
+        """Account for a write: ``written`` of the bytes that the quota had granted are on disk. Every write ends with this step."""
         quota = self.space.quota
         quota.release(granted - written)
         quota.spilled += written
@@ -142,7 +142,7 @@ class SpillBuffer:
         self._truncate_if_drained()
 
     def _write(self, batch: bytearray, offset: int) -> tuple[int | None, int, int | None]:
-        """In a thread: the file (which is made if there is none), bytes written, the error's number."""
+        """In a thread: write, to a new file if there is none. Returns the file, the bytes written, and the error's number."""
         files, file = self.space.files, self.file
         if file is None:
             try:
@@ -152,19 +152,20 @@ class SpillBuffer:
         return file, *files.write_at(file, batch, offset)
 
     def wants_bulk(self, stream: RawStream) -> int:
-        """Bytes that may go from ``stream`` to the file past memory: the consumer is behind, the file is in use already, and enough has arrived for a thread. 0: none."""
+        """How many bytes may go from ``stream`` to the file without passing memory; 0: none. Only if the consumer is behind, the file is in use, and enough has arrived for a thread."""
         ledger = self.ledger
         if self.file is None or not ledger.unread or not ledger.takes_bulk or not self.usable:
             return 0
         return ledger.room_in_file() if stream.waiting >= _WORTH_A_THREAD else 0
 
     async def store_coming(self, stream: RawStream, most: int, take: Take | None = None) -> Received:
-        """What is here of ``stream``, and what comes while that is read, to the file in one thread, without coming through here. Memory must be empty, and there must be
+        """Move the bytes that have arrived at ``stream``, and those that arrive meanwhile, to the file in one thread. Memory must be empty, and there must be
         a file. The consumer may go on meanwhile.
 
-        :param most: bytes. :param take: see ``tempfiles.receive_at``; it is called in the thread, and nobody may use meanwhile what it uses.
+        :param most: bytes.
+        :param take: see ``tempfiles.receive_at``. The thread calls it, so nothing else may use its objects meanwhile.
 
-        What was written, or is in memory because the disk did not take it, is in the buffer.
+        Bytes that the disk did not take are in memory afterwards.
         """
         ledger, space = self.ledger, self.space
         assert self.file is not None
@@ -189,7 +190,7 @@ class SpillBuffer:
     # -- the consumer's side ------------------------------------------------------------------------------------
 
     def send_nowait(self, stream: RawStream) -> int:
-        """Send some of the backlog to ``stream``: bytes on disk first, then those in memory. 0: the stream takes nothing now.
+        """Send some of the backlog to ``stream``: bytes on disk first, then bytes in memory. 0: the stream takes nothing now.
 
         :raises SpillLost: the file cannot be read.
         :raises trio.BrokenResourceError: the stream is broken.
@@ -215,7 +216,7 @@ class SpillBuffer:
         return sent
 
     def send_stored(self, stream: RawStream, offset: int, count: int) -> int:
-        """Send bytes of the file to ``stream``; they stay in the buffer. 0: the stream takes nothing now. Raises as ``send_nowait``."""
+        """Send bytes of the file to ``stream``. They also stay in the buffer. 0: the stream takes nothing now. Raises like ``send_nowait``."""
         assert self.file is not None
         try:
             sent = stream.send_file_nowait(self.space.files.send_file, self.file, offset, min(count, _SEND_AT_ONCE))
@@ -229,7 +230,7 @@ class SpillBuffer:
 
     @property
     def tail(self) -> bytes:
-        """What is in memory behind the file, for a consumer that reads it more than once."""
+        """The bytes in memory behind the file, for a consumer that reads them more than once."""
         return bytes(self._tail)
 
     def _truncate_if_drained(self) -> None:
@@ -239,7 +240,7 @@ class SpillBuffer:
             try:
                 self.space.files.truncate(self.file)
             except OSError:
-                self._close_file()  # that frees its space, too
+                self._close_file()  # closing the file frees its space, too
             self.space.quota.release(ledger.truncated())
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Spill storage: the disk that all buffers of one server share. The directory, the quota, the threads, and log lines about
-failures.
+"""Spill storage: the disk space that all buffers of one server share. This module has the directory, the quota, the threads, and
+the log lines about failures.
 
-``core/spill_quota.py`` decides whether the disk may be tried; this module asks it with the clock, and counts files.
+``core/spill_quota.py`` decides whether the disk may be tried. This module passes it the time, and counts files.
 
 Law: a failure of the disk raises nothing here. ``lost`` makes the exception that a buffer raises."""
 
@@ -24,17 +24,17 @@ from passenger_trio.system.tempfiles import Received, Take
 __all__ = ["Buffer", "Files", "SpillStorage"]
 
 _THREADS = 4
-"""Writes at the same time. They have a limiter of their own, so that a slow disk holds up nothing but buffers."""
+"""The most writes at the same time. They have a limiter of their own, so that a slow disk delays only buffers."""
 
 
 class Buffer(Protocol):
-    """What the storage knows of a buffer."""
+    """A buffer, as the storage sees it."""
 
     ledger: SpillLedger
 
 
 class Files(Protocol):
-    """The system calls that can fail for reasons of the disk; ``system.tempfiles`` is them. Tests put errors between."""
+    """The system calls that can fail because of the disk. ``system.tempfiles`` implements them; tests inject errors here."""
 
     def open_unlinked(self, directory: str) -> int: ...
     def write_at(self, descriptor: int, data: bytes | bytearray, offset: int) -> tuple[int, int | None]: ...
@@ -46,7 +46,7 @@ class Files(Protocol):
 
 
 class SpillStorage:
-    """The disk, as all buffers of one server share it: the directory, the quota, the threads."""
+    """The disk space of all buffers of one server: the directory, the quota, the threads."""
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class SpillStorage:
         self.directory: str = directory or tempfiles.default_directory()
         self.quota: SpillQuota = SpillQuota(limit, 0 if limit else tempfiles.free_space(self.directory))
         self.buffers: set[Buffer] = set()
-        """Those that hold something, or a file."""
+        """The buffers that hold bytes, or a file."""
         self.open_files = 0
-        """Counted from the moment in which a thread is sent to open one."""
+        """Open files, and files that a thread is about to open."""
         self.current_time = current_time
         self.files = files
         self._takes_file = takes_file
@@ -79,11 +79,11 @@ class SpillStorage:
         return sum(buffer.ledger.memory for buffer in self.buffers)
 
     def usable(self, *, new_file: bool) -> bool:
-        """Whether a write may be tried now, or one to a file that is still to be opened."""
+        """Whether a write may be tried now. ``new_file``: the file must still be opened."""
         return self.quota.usable(self.current_time(), new_file=new_file) and (not new_file or self._takes_file())
 
     def paused(self) -> None:
-        """A producer must wait."""
+        """Count that a producer must wait."""
         now = self.current_time()
         quota = self.quota
         quota.paused += 1
@@ -105,7 +105,7 @@ class SpillStorage:
             lines.spill_failed(directory=self.directory, code=word, reason=os.strerror(error))
 
     def lost(self, reason: str) -> SpillLost:
-        """What is on disk cannot be read back."""
+        """Bytes on disk cannot be read back: count and log that, and make the exception."""
         self.quota.errors["read"] += 1
         if self.quota.worth_a_line(self.current_time()):
             lines.spill_lost(directory=self.directory, reason=reason)

@@ -1,1 +1,1 @@
-"""Traces of requests: positions in them for applications, and spans of ours (OB4)."""
+"""Traces of requests: positions in them for applications, and the server's own spans (OB4)."""

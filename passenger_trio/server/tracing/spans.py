@@ -5,16 +5,16 @@
     GET                      server    from the first byte of the request to the last of the response
      |- proxy queue          internal  from a trusted proxy's X-Request-Start to our first byte
      |- queue                internal  the place in the pool's queue
-     `- application          client    with a process; one for each that was asked. The application's own spans are below it
-    spawn                    internal  an attempt to start a process; a trace of its own, for no request is its cause
+     `- application          client    with a process; one for each process that got the request. The application's own spans are below it
+    spawn                    internal  an attempt to start a process; in a trace of its own, because no request is its cause
 
-Names of attributes are written out: the conventions' package is no dependency.
+The names of attributes are written out, so that the package of OpenTelemetry's conventions is not needed.
 
-Spans go to the provider that the program has set; if it has set none, to one of ours, which exports by OTLP over HTTP and is configured by the usual
-variables (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER``, ...). A thread of the SDK sends; ``run`` ends it.
+Spans go to the provider that the embedding program has set. If there is none, they go to a provider of ours, which exports by OTLP over HTTP and is configured
+by the usual variables (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER``, ...). A thread of the SDK sends them; ``run`` ends it.
 
-Laws: nothing here reaches a request. A fault of the SDK costs the spans (KE1); a collector that does not answer costs memory up to the SDK's bound, and at the end
-``_LAST_FLUSH`` seconds. OpenTelemetry is imported by ``open_spans`` only.
+Laws: no fault here reaches a request. If the SDK fails, spans are lost (KE1). If the collector does not answer, spans use memory up to the SDK's bound, and the end
+of the server takes ``_LAST_FLUSH`` seconds longer. Only ``open_spans`` imports OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def open_spans(kernel: ErrorKernel) -> Spans:
 
 
 def _provider() -> Any:
-    """A provider as the usual variables describe it."""
+    """A provider that is configured by the usual variables."""
     sdk = import_extra("opentelemetry.sdk.trace", "otel", _FEATURE)
     resources = import_extra("opentelemetry.sdk.resources", "otel", _FEATURE)
     export = import_extra("opentelemetry.sdk.trace.export", "otel", _FEATURE)
@@ -76,7 +76,7 @@ class Spans:
         self._no_parent = import_extra("opentelemetry.context", "otel", _FEATURE).Context()
 
     async def run(self) -> None:
-        """Until cancelled. Then what was not sent yet has ``_LAST_FLUSH`` seconds, if the provider is ours."""
+        """Wait until cancelled. Then send the remaining spans within ``_LAST_FLUSH`` seconds, if the provider is ours."""
         try:
             await trio.sleep_forever()
         finally:
@@ -146,7 +146,7 @@ class RequestSpans:
         self._api = api
         self._tracer = tracer
         self._wall = time.time() - now
-        """What a monotonic time needs to be seconds since 1970."""
+        """Added to a monotonic time gives seconds since 1970."""
         self._app: Any = None
         """The span of the process that has the request."""
         self._tried = 0
@@ -172,14 +172,14 @@ class RequestSpans:
 
     @property
     def is_valid(self) -> bool:
-        """Whether there is a trace at all."""
+        """Whether the request has a trace."""
         return bool(self._server.get_span_context().is_valid)
 
     def _ns(self, now: float) -> int:
         return int((self._wall + now) * 1e9)
 
     def ask(self, exchange: Exchange, now: float) -> bytes:
-        """A process is to be asked: its ``id_pairs``. Raises nothing."""
+        """A process is about to get the request. Returns the ``id_pairs`` for it. Raises nothing."""
         with self._kernel.contain(_TASK, "the request goes on without spans"):
             if self._app is None or self._tried != exchange.retried:
                 self._end_app(now, "the process did not answer, and another one is asked")
@@ -205,7 +205,7 @@ class RequestSpans:
             app.end(self._ns(now))
 
     def finish(self, exchange: Exchange, client: str, now: float) -> None:
-        """The response is over, or what came instead. Raises nothing."""
+        """The response, or whatever ended the request, is over. Raises nothing."""
         with self._kernel.contain(_TASK):
             server, status = self._server, exchange.status
             if exchange.proxy_time:
@@ -222,5 +222,5 @@ class RequestSpans:
             server.end(self._ns(now))
 
     def _past(self, name: str, start: float, end: float) -> None:
-        """A span that is over."""
+        """Record a span that has ended already."""
         self._tracer.start_span(name, context=self._in_server, start_time=self._ns(start)).end(self._ns(end))

@@ -1,9 +1,9 @@
 """The position of a request in its trace, before an application gets it (``--tracing``, OB4).
 
 =========  ====================================================================================================
-``pass``   the fields of W3C Trace Context go on like other fields. It has no object here, and costs nothing
-``make``   ``TraceMaker`` reads the fields strictly, drops unreadable ones, and makes a trace where there is none
-``spans``  makes spans of ours through OpenTelemetry as well (``spans.py``)
+``pass``   the fields of W3C Trace Context are passed on like other fields. This mode has no object here, and costs nothing
+``make``   ``TraceMaker`` parses the fields strictly, drops invalid ones, and makes a trace if the request has none
+``spans``  as ``make``, and makes the server's own spans through OpenTelemetry (``spans.py``)
 =========  ====================================================================================================
 
 Why ``pass`` is the default: a made ``traceparent`` decides for the application. By OpenTelemetry's own rule the
@@ -26,7 +26,7 @@ __all__ = ["TraceMaker", "Tracing", "drop_trace", "trace_pairs"]
 
 
 class Tracing(Protocol):
-    """What is done for each request."""
+    """Handles the position of each request in its trace."""
 
     def begin(self, exchange: Exchange, now: float) -> None:
         """A request begins. Raises nothing. :param now: monotonic, in seconds."""
@@ -37,7 +37,7 @@ class TraceMaker:
 
     def __init__(self) -> None:
         self._bits = random.Random().getrandbits
-        """From the system's randomness at first; a trace's id is no secret."""
+        """Random bits, seeded by the system. The id of a trace is no secret."""
 
     def begin(self, exchange: Exchange, now: float) -> None:
         parent, _, goes_on = read_trace(exchange.head.fields)
@@ -54,11 +54,11 @@ def drop_trace(exchange: Exchange) -> None:
     """Take a position out of the fields that go on."""
     head = exchange.head
     head.fields = without_trace(head.fields)
-    head.header_cache = None  # it is of the fields as they came
+    head.header_cache = None  # the cache was made for the fields as received
 
 
 def trace_pairs(parent: TraceParent, members: Sequence[tuple[str, str]]) -> bytes:
-    """A position as pairs of a request (``request_id``)."""
+    """A position in a trace as pairs for the application (``request_id``)."""
     pairs = b"HTTP_TRACEPARENT\0%b\0" % parent.encode()
     if members:
         pairs += b"HTTP_TRACESTATE\0%b\0" % ",".join(f"{key}={value}" for key, value in members).encode("ascii")

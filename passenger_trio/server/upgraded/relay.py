@@ -1,19 +1,18 @@
-"""The upgrade relay: raw bytes between a client and an application that has taken the connection over, for as long as both
-want.
+"""The upgrade relay: raw bytes between a client and an application that has taken over the connection.
 
-It begins behind the process's ``U`` frame (CONTRACT.md). The response forwarder has given the client a head of status 101
-before; without a head the application writes its response by itself (Rack's full hijack). With a process that speaks
-HTTP it begins behind the 101. The two directions are *up* and *down* (``relay_direction``). The poller calls them; the
+The relay begins after the process's ``U`` frame (CONTRACT.md). Before that, the response forwarder has given the client a head of status
+101. Without such a head the application writes its own response (Rack's full hijack). With a process that speaks
+HTTP the relay begins after the 101. The two directions are *up* and *down* (``relay_direction``). The poller calls them; the
 connection's task only waits for the end.
 
 Laws:
 
 * No byte is lost, doubled or changed. The bytes that came with the handshake go first, in either direction.
-* A side that stops reading pauses the other: a direction holds one piece at most, and reads the next one when that is
-  gone. The shared receive buffer is used within one step only.
+* A side that stops reading pauses the other: a direction holds at most one piece, and reads the next one after it has sent
+  that. The shared receive buffer is used only within one step.
 * The end of one direction is passed on as a half-close. The relay is over when both directions have ended, when the
-  client's connection breaks, when the application has closed its side altogether, or when its process has died. What
-  the application had written before still goes to the client.
+  client's connection breaks, when the application has closed its side altogether, or when its process has died. Bytes that
+  the application wrote before still go to the client.
 * The client of a WebSocket gets a Close if the application cannot send one: ``AT_PROCESS_END`` when its process dies or
   is replaced, ``AT_SERVER_STOP`` when the server stops or the relay was idle for too long. A Close needs the end of a frame
   (``websocket_frame_ends``); in the middle of one, only the connection ends.
@@ -42,11 +41,11 @@ from passenger_trio.system.raw_stream import RawStream
 __all__ = ["Relay"]
 
 _PIECE = 65536
-"""Bytes that are moved at once, which is also what a direction holds at the most."""
+"""The most bytes that are moved at once, and that a direction holds."""
 
 
 class Relay:
-    """One connection that is not HTTP any more."""
+    """One connection that is no longer HTTP."""
 
     __slots__ = ("_client", "_down", "_exchange", "_idle", "_logged", "_up", "changed", "ends", "over")
 
@@ -62,7 +61,7 @@ class Relay:
         self.over = False
         self._logged = False
         self.changed = trio.Event()
-        """Set when the relay is over, or when ``judge_end`` has to look at the end of what the process sends."""
+        """Set when the relay is over, or when the process has ended its direction and ``judge_end`` must run."""
         itself = not exchange.status
         """Whether the application writes its response by itself."""
         piece = front.receive_buffer[:_PIECE]
@@ -81,7 +80,7 @@ class Relay:
         self._up.active = self._down.active = front.poller.time = client.current_time()
 
     async def run(self) -> None:
-        """Pass bytes on until the relay is over, and give the session back. Raises nothing but cancellation."""
+        """Forward bytes until the relay is over, and give the session back. Raises nothing but cancellation."""
         client, exchange = self._client, self._exchange
         session = exchange.session
         assert session is not None
@@ -112,7 +111,7 @@ class Relay:
             self._client.front.warn_rarely(f"cannot relay a connection: {error.strerror}")
             self.finish()
             return
-        # What fits into no socket's buffer is kept, so the order does not matter.
+        # Bytes that a socket does not take are kept, so the order of the two calls does not matter.
         if client_sent:
             up.give(client_sent)
         if process_sent and not self.over:
@@ -127,12 +126,12 @@ class Relay:
 
     @property
     def bytes_up(self) -> int:
-        """Given to the application."""
+        """Bytes that the application's stream has taken."""
         return self._up.moved
 
     @property
     def bytes_down(self) -> int:
-        """Given to the client."""
+        """Bytes that the client's connection has taken."""
         return self._down.moved
 
     @property
@@ -166,7 +165,7 @@ class Relay:
         return True
 
     def end_soon(self) -> None:
-        """Both sides have a last time to end by themselves."""
+        """Give both sides a last time to end by themselves."""
         client = self._client
         self.ends = min(self.ends, client.current_time() + client.front.options.websocket_drain)
         client.due = min(client.due, self.ends)
@@ -177,7 +176,7 @@ class Relay:
         self.say_end(AT_PROCESS_END if restarts else AT_SERVER_STOP)
 
     def record_end(self) -> None:
-        """The access log's record of it, once."""
+        """Give the access log its record of the connection, once."""
         if not self._logged:
             self._logged = True
             self._exchange.bytes_sent += self.bytes_down
@@ -187,7 +186,7 @@ class Relay:
         self.changed.set()
 
     async def judge_end(self) -> None:
-        """The process has ended a WebSocket without a Close. If the process is dying, the client gets one; if not, the application wants this end."""
+        """The process has ended a WebSocket without a Close. If the process is dying, send the client a Close. If not, the application wants this end."""
         session = self._exchange.session
         assert session is not None
         self.changed = trio.Event()
@@ -201,7 +200,7 @@ class Relay:
             self._down.end_now()
 
     def say_end(self, code: int) -> None:
-        """Send a Close, if a frame has ended here and no Close has gone before. Nothing may follow."""
+        """Send a Close, if the last frame is complete and no Close was sent before. Nothing may be sent after it."""
         down = self._down
         if down.frames is not None and down.frames.between and not down.unsent:
             try:

@@ -1,11 +1,11 @@
-"""One direction of a relay: bytes of its source go to its sink, without a task. The poller calls it.
+"""One direction of a relay: forwards the bytes of its source to its sink. The poller calls it, so it needs no task.
 
 Reads of a WebSocket become smaller the more frames arrive in one (``core.read_size``), because frames are counted one
 by one.
 
 Laws:
 
-* A direction keeps the bytes that its sink has not taken, and reads nothing meanwhile.
+* A direction keeps the bytes that its sink has not taken, and does not read meanwhile.
 * A step does not wait. A fault in it ends the relay.
 * A source that has ended is watched for a hang-up only. A source that hung up while reads are paused is not watched at
   all: the poller would call again and again."""
@@ -47,7 +47,7 @@ class RelayDirection:
     )
 
     opposite: RelayDirection
-    """The other direction: its sink is our source."""
+    """The other direction, whose sink is this one's source."""
 
     def __init__(
         self, source: RawStream, sink: RawStream, poller: Poller, piece: memoryview, over: Callable[[], None]
@@ -66,14 +66,14 @@ class RelayDirection:
         self.unsent = b""
         """Bytes that the sink has not taken."""
         self.ended = False
-        """The source has ended."""
+        """Whether the source has ended."""
 
     # -- what is watched ----------------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """Watch the source for what either direction can do next.
+        """Watch the source for the events that either direction can use next.
 
-        :raises OSError: the kernel can watch no more sockets; not where it watches this one already.
+        :raises OSError: the kernel can watch no more sockets. Never raised if it watches this one already.
         """
         wanted = (0 if self.ended or self.unsent else READABLE) | (WRITABLE if self.opposite.unsent else 0)
         if self._watched < 0:
@@ -83,7 +83,7 @@ class RelayDirection:
         self._watched = wanted
 
     def unwatch(self) -> None:
-        """Idempotent."""
+        """Stop watching the source. Idempotent."""
         if self._watched >= 0:
             self._watched = -1
             self._poller.unregister(self._source.fd)
@@ -131,11 +131,11 @@ class RelayDirection:
         self.moved += sent
         self.active = self._poller.time
         if sent < len(piece):
-            self.unsent = bytes(piece[sent:])  # the shared receive buffer is used by others after this step
+            self.unsent = bytes(piece[sent:])  # a copy: the shared receive buffer is used by others after this step
             self._go_on()
 
     def flush(self) -> None:
-        """The sink takes something again."""
+        """The sink can take bytes again: send the kept ones."""
         try:
             sent = self._sink.send_nowait(self.unsent)
         except trio.BrokenResourceError:
@@ -153,7 +153,7 @@ class RelayDirection:
             self.opposite.watch()
             self.watch()
         except OSError:
-            self._over()  # it was not watched, and cannot be any more: as good as broken
+            self._over()  # the source was not watched, and cannot be: treat it as broken
 
     # -- ends ---------------------------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class RelayDirection:
 
 
 class Up(RelayDirection):
-    """To the application. An application that stopped reading may still write: what it does not read is dropped, so that the client's end is still seen."""
+    """To the application. If the application stopped reading but still writes, the client's bytes are dropped, so that the client's end is still seen."""
 
     __slots__ = ("_refused",)
 
@@ -195,8 +195,9 @@ class Up(RelayDirection):
 class Down(RelayDirection):
     """To the client.
 
-    :param frames: of a WebSocket. :param found: called with the status of a response that the application writes by itself.
-    :param in_doubt: called in place of ``end`` when the process has ended a WebSocket without a Close; ``end_now`` may follow.
+    :param frames: finds the ends of a WebSocket's frames; None: the bytes are no WebSocket.
+    :param found: called with the status of a response that the application writes by itself.
+    :param in_doubt: called instead of ``end`` when the process has ended a WebSocket without a Close. ``end_now`` may follow.
     """
 
     __slots__ = ("_broken", "_doubted", "_found", "_front", "_in_doubt", "frames")
@@ -253,7 +254,7 @@ class Down(RelayDirection):
         self._in_doubt()
 
     def end_now(self) -> None:
-        """The application wants this end: pass it on."""
+        """The application wants this end: pass it on to the client."""
         self._doubted, self.frames = False, None
         if self._broken:
             super().broken()

@@ -20,7 +20,7 @@ __all__ = ["SendQueue"]
 
 
 class SendQueue:
-    """:param tell: called while bytes are kept, with the time at which the kernel last took some; with infinity when nothing is kept any more."""
+    """:param tell: called while bytes are kept, with the time at which the kernel last took some. Called with infinity when no bytes are kept any more."""
 
     __slots__ = ("_clear", "_current_time", "_kept", "_nursery", "_stream", "_tell", "sent")
 
@@ -58,7 +58,7 @@ class SendQueue:
             self._nursery.start_soon(self._write_kept)
 
     async def _write_kept(self) -> None:
-        """Until nothing is kept, or the stream is closed or broken."""
+        """Send the kept bytes, until none is left, or the stream is closed or broken."""
         stream = self._stream
         try:
             while self._kept:
@@ -82,13 +82,13 @@ class SendQueue:
             self.release()
 
     def drop(self) -> None:
-        """Throw away what is kept."""
+        """Drop the kept bytes."""
         if self._kept is not None:
             self._kept = bytearray()
             self.release()
 
     async def wait_clear(self) -> None:
-        """Return when nothing is kept; at once, without a checkpoint, when that is so. ``release`` ends it early."""
+        """Return when no bytes are kept. If none are, return at once, without a checkpoint. ``release`` ends the wait early."""
         if self._kept is not None:
             if self._clear is None:
                 self._clear = trio.Event()
