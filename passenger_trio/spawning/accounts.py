@@ -1,10 +1,10 @@
 """The system's users and groups, by name or number, as ``core.users`` takes them.
 
-Within ``remembering`` each is looked up once: thousands of applications have the same few users (OP5). Outside of it
+Within ``remembering`` each user is looked up once, because thousands of applications have the same few users (OP5). Outside of it
 nothing is kept, because users come and go while the server runs.
 
-Law: the C library tells of a want of descriptors as of an entry that is not there, and gives a user fewer groups than it has. So each look
-first opens what it will read, and raises ``OSError`` if it cannot (KE2).
+Law: when descriptors are short, the C library reports that an entry does not exist, or gives a user fewer groups than it has. So each
+function first opens the files that the library will read, and raises ``OSError`` if it cannot (KE2).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["account_of", "find_account", "find_group", "groups_of", "nobody", "r
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _NOBODY = 65534
-"""The number of ``nobody`` and ``nogroup`` where no entry has that name."""
+"""The number of ``nobody`` and ``nogroup`` if no entry has that name."""
 
 
 _known: ContextVar[dict[Any, Any] | None] = ContextVar("_known", default=None)
@@ -34,7 +34,7 @@ _known: ContextVar[dict[Any, Any] | None] = ContextVar("_known", default=None)
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Look up each user once while the block runs. Within such a block it changes nothing."""
+    """Look up each user only once while the block runs. A nested block changes nothing."""
     if _known.get() is not None:
         yield
         return
@@ -46,7 +46,7 @@ def remembering() -> Iterator[None]:
 
 
 def remembered(look_up: _F) -> _F:
-    """Within ``remembering``, call it once for the same arguments."""
+    """A function that, within ``remembering``, calls ``look_up`` only once for the same arguments."""
 
     @functools.wraps(look_up)
     def find(*arguments: Any) -> Any:
@@ -65,7 +65,10 @@ _LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def _check_readable(path: str) -> None:
-    """:raises OSError: a descriptor, or memory, is lacking."""
+    """Check that a file can be opened.
+
+    :raises OSError: no descriptor, or no memory, is left.
+    """
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
@@ -109,7 +112,7 @@ def find_group(text: str) -> int | None:
 
 @remembered
 def nobody() -> Account:
-    """The user for what should have no rights."""
+    """The user for programs that should have no rights."""
     return find_account("nobody") or Account(_NOBODY, _NOBODY, "nobody")
 
 

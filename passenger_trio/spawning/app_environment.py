@@ -15,7 +15,7 @@ from passenger_trio.spawning.detect import DetectedApp
 __all__ = ["Surroundings", "environment_of_app"]
 
 _NAMES_OF_ENVIRONMENT = ("PASSENGER_APP_ENV", "WSGI_ENV", "RACK_ENV", "RAILS_ENV", "NODE_ENV")
-"""Where languages and frameworks look for ``--environment``."""
+"""The variables in which languages and frameworks look for the environment's name (``--environment``)."""
 
 
 def environment_of_app(surroundings: Mapping[str, str], app: AppOptions, detected: DetectedApp) -> dict[str, str]:
@@ -31,7 +31,7 @@ def environment_of_app(surroundings: Mapping[str, str], app: AppOptions, detecte
 
 
 class Surroundings:
-    """What the environments of all applications have in common, once for each user: there may be thousands of them."""
+    """The variables that all applications of a user have in common. Made once for each user, because there may be thousands of applications."""
 
     def __init__(self, base: Mapping[str, str]) -> None:
         """:param base: the supervisor's environment."""
@@ -39,7 +39,7 @@ class Surroundings:
         self._of: dict[Account, dict[str, str]] = {}
 
     def of(self, account: Account | None) -> dict[str, str]:
-        """Of programs that run as this user; None: as the supervisor does. Shared: it is not to be changed."""
+        """The variables of programs that run as this user; None: as the supervisor's user. Shared: do not change them."""
         if account is None:
             return self._base
         if account not in self._of:

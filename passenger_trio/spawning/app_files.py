@@ -3,9 +3,9 @@
 It only reads, at most 1 MiB of a file, and only regular files (a FIFO named ``app.py`` must not
 stop the supervisor). Symbolic links are followed, because users develop and deploy with them. An
 unreadable file counts like one with a syntax error: it is the file that the user meant, and the
-loader will show the error. An ``AppFiles`` lives for one detection and reads each file once. The
-root's directory is listed once, so that what is not there costs nothing: there may be thousands of
-applications, and most of the names that are looked for are in none of them (OP5).
+loader will show the error. An ``AppFiles`` lives for one detection and reads each file once. It lists the
+root's directory once, so that a name that does not exist costs nothing: there may be thousands of
+applications, and most of the names that detection looks for exist in none of them (OP5).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class AppFiles:
 
     @property
     def names(self) -> frozenset[str]:
-        """What the root's directory has."""
+        """The names in the root's directory."""
         if self._names is None:
             try:
                 self._names = frozenset(os.listdir(self.root))
@@ -98,7 +98,7 @@ class AppFiles:
         return ""
 
     def _may_be_there(self, directory: str) -> bool:
-        """Whether a further directory may exist: if it is in the root, the listing tells."""
+        """Whether a further directory may exist. If it is in the root, the listing shows that."""
         above, _, name = directory.rpartition("/")
         return above != self.root.rstrip("/") or name in self.names
 

@@ -1,7 +1,7 @@
-"""The places of an application's sockets, and the user it runs as: what its ``AppSpec`` is made with.
+"""Makes the ``AppSpec`` of each application, with the place of its sockets and the user that it runs as.
 
-If every program runs as the server's own user, all sockets lie in the instance directory, which other users cannot
-enter. If root may start programs as other users, ``system.app_dirs`` has a directory that those can enter."""
+If every program runs as the server's own user, all sockets are in the instance directory, which other users cannot
+enter. If root may start programs as other users, ``system.app_dirs`` has a directory that those users can enter."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class AppPlaces:
         is_embedded: bool,
         own_cgroup: OwnCgroup | None = None,
     ) -> None:
-        """:param own_cgroup: that of the server; None: it has none.
+        """:param own_cgroup: the server's cgroup; None: it has none.
         :raises EnvironmentUnfit: no directory can be made for sockets of other users."""
         self._server_user = config.server.user
         self._surroundings = Surroundings(environment)
@@ -70,8 +70,8 @@ class AppPlaces:
             self._dirs.close()
 
     def make_specs(self, apps: Sequence[AppOptions], found: Sequence[DetectedApp]) -> list[AppSpec]:
-        """Of all applications of the start; raises as ``make_spec``. The log has the users of the first ones, and how
-        many more there are: there may be thousands.
+        """The specs of all applications of the start. Raises like ``make_spec``. Logs the users of the first ones, and how
+        many more there are, because there may be thousands.
         """
         with remembering():
             specs = [self._make_spec(app, detected) for app, detected in zip(apps, found, strict=True)]
@@ -85,9 +85,9 @@ class AppPlaces:
         return specs
 
     def make_spec(self, app: AppOptions, detected: DetectedApp) -> AppSpec:
-        """Of one more application.
+        """The spec of one more application.
 
-        :raises OptionError: its user or group cannot be had.
+        :raises OptionError: its user or group does not exist, or the server may not become it.
         :raises ReloadRefused: the server was not started for applications of other users.
         :raises FileNotFoundError: the loader is missing from the installation.
         :raises EnvironmentUnfit: no directory can be made for its sockets.
@@ -100,7 +100,7 @@ class AppPlaces:
         log_choice(spec.key.name, spec.detected.root, spec.run_as)
 
     def _make_spec(self, app: AppOptions, detected: DetectedApp) -> AppSpec:
-        # A preloader that runs already has a user, the server's own: no other is taken into use.
+        # A preloader that runs already must run as the server's own user.
         choice = (
             None
             if app.preloader_socket

@@ -50,7 +50,7 @@ _PRELOAD_ARGUMENT = "--preload"
 class AppSpec:
     """How the processes of one application are made.
 
-    A reload replaces ``app`` if only options differ that no process was started with (``core.reload_plan``).
+    A reload replaces ``app`` if only options differ that processes do not get at their start (``core.reload_plan``).
     """
 
     key: GroupKey
@@ -59,7 +59,7 @@ class AppSpec:
     command: tuple[str, ...]
     preloader_command: tuple[str, ...]
     surroundings: Mapping[str, str]
-    """What its environment has in common with those of all applications of its user; shared."""
+    """The variables that all applications of its user have in common. Shared."""
     socket_dir: str
     run_as: RunAs | None = None
     """The user of its programs; None: the server's own."""
@@ -68,7 +68,7 @@ class AppSpec:
     programs: dict[int, Program] = attrs.field(factory=dict, eq=False, repr=False)
     """Its programs by pid; some may have ended (``live_programs``)."""
     cgroups: AppCgroups | None = attrs.field(default=None, eq=False, repr=False)
-    """The cgroups of all applications. None: there are none."""
+    """The cgroups of all applications; None: cgroups are not used."""
 
     def environment_now(self) -> dict[str, str]:
         """The environment of a program that is started now.
@@ -79,11 +79,11 @@ class AppSpec:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of its programs, without the files of ``--env-file``. Made when it is asked for."""
+        """The environment of its programs, without the files of ``--env-file``. Computed by each call."""
         return environment_of_app(self.surroundings, self.app, self.detected)
 
     def takes(self, role: str) -> bool:
-        """Whether a program of this role runs already, and is taken into use where it waits (CONTRACT.md 1.6).
+        """Whether a program of this role runs already and waits, so that a spawn takes it into use (CONTRACT.md 1.6).
 
         :param role: ``worker`` or ``preloader``.
         """
@@ -91,7 +91,7 @@ class AppSpec:
 
     @property
     def uid(self) -> int:
-        """The user of its programs, whom the kernel has to name at the other end of their sockets."""
+        """The user of its programs. The kernel must name this user as the peer of their sockets."""
         return self.run_as.uid if self.run_as is not None else os.getuid()
 
     @property
@@ -101,8 +101,8 @@ class AppSpec:
 
     @property
     def prepare(self) -> Callable[[int], str] | None:
-        """For ``start_program``: sets the limits of a process, and moves it into the cgroup of its application (OP9). Those
-        that it forks inherit both.
+        """For ``start_program``: sets the limits of a process, and moves it into the cgroup of its application (OP9). Its forked
+        processes inherit both.
         """
         limits, files = limits_of(self.app), files_of(self.app)
         return partial(self._limit, limits, files) if limits or files else None
@@ -113,7 +113,7 @@ class AppSpec:
         return set_limits(pid, limits.resources, limits.nice)
 
     def change(self, app: AppOptions) -> None:
-        """Its options are these now, and no process of it starts anew for them. What runs comes into its cgroup, too."""
+        """Use other options from now on, without a new start of its processes. Running processes move into its cgroup, too."""
         before, files = files_of(self.app), files_of(app)
         self.app = app
         if self.cgroups is None or files == before:
@@ -146,7 +146,7 @@ class AppSpec:
         return True
 
     def live_programs(self) -> dict[int, Program]:
-        """Its programs that have not ended, as far as was seen. Forgets the others."""
+        """Its programs whose end was not seen yet. Forgets the others."""
         for pid, program in list(self.programs.items()):
             if program.pidfd is None or program.pidfd.exited:
                 del self.programs[pid]
@@ -174,7 +174,7 @@ class AppSpec:
 
     @property
     def _tasks(self) -> int:
-        """As ``streams``, for an application that turns out to be ASGI."""
+        """Like ``streams``, for an application that turns out to be ASGI."""
         forced = self.app.force_max_concurrent_requests_per_process
         own = self.app.max_concurrent_requests_per_process
         return forced if forced >= 0 else own if own >= 0 else _CONCURRENCY["asgi"]

@@ -6,9 +6,9 @@ Three ways. Each is for what the one before cannot reach:
    the language lets that thread run (CONTRACT.md 2.34).
 2. An application that holds the interpreter's lock in C code keeps that thread from answering. If the loader named a
    signal (2.35) and the process catches it, C code writes the stacks to the application's output, where they are copied.
-3. The kernel tells of each thread its state and its system call.
+3. The kernel shows the state and the system call of each thread.
 
-This module knows control connections and /proc, no pool. Law: a process gets no signal that it does not catch, because
+This module knows control connections and /proc. It never knows a pool. Law: a process gets no signal that it does not catch, because
 that would end it."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MAX_PROGRAMS = 20
 
 
 class Program(Protocol):
-    """A program of an application, from its start on: it starts, serves, or is a preloader."""
+    """A program of an application, from its start on: it may still start, serve, or be a preloader."""
 
     @property
     def pidfd(self) -> PidFd | None: ...
@@ -89,7 +89,7 @@ async def _from_output(pidfd: PidFd, output: OutputPipe, number: int) -> str:
 
 
 def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal, as the kernel says. Without one, most signals would end it."""
+    """Whether a process has a handler for a signal, by the kernel's list. Without one, most signals would end it."""
     try:
         with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
             status = file.read(8192)
@@ -102,7 +102,7 @@ def catches(pid: int, number: int) -> bool:
 
 
 def kernel_view(pid: int) -> str:
-    """What the kernel says of each thread of a process."""
+    """The kernel's state of each thread of a process, as text."""
     try:
         threads = sorted(os.listdir(f"/proc/{pid}/task"), key=int)
     except OSError:

@@ -49,7 +49,7 @@ class Choice:
     is_certain: bool = False
     """Whether the text shows the interface."""
     unseen_module: str = ""
-    """A module outside of the application's files, so that nothing is known of it."""
+    """A module outside of the application's files, whose text was not read."""
 
     def at(self, startup_file: str) -> Choice:
         """The same in that file."""
@@ -67,7 +67,7 @@ class Choice:
 
 @frozen
 class Miss:
-    """A file without an application: the sentence that says so, and whether it came near."""
+    """A file without an application: a sentence for people, and whether the file looked like one."""
 
     text: str
     came_near: bool = True

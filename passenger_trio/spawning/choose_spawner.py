@@ -5,9 +5,9 @@
     type generic                a command of the operator's           GenericSpawner
     spawn_method direct         one program for each process          DirectSpawner
     else                        a preloader, which forks              SmartSpawner
-    with --warmup-url           whichever it is, and then a request   WarmSpawner
+    with --warmup-url           one of these, and then a request      WarmSpawner
 
-(``make_app_spec`` sets ``direct`` where the interpreter cannot fork.)
+(``make_app_spec`` sets ``direct`` if the interpreter cannot fork.)
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class SpawnerParts:
 
 
 def spawners_of(spec: AppSpec, parts: SpawnerParts, facts: SpawnerFacts) -> MakeSpawner:
-    """What makes the spawner of each generation of an application."""
+    """A function that makes the spawner of each generation of an application."""
     sink = AppOutput(spec.key.name)
 
     def make(generation: int) -> Spawner:

@@ -1,9 +1,9 @@
-"""The choices in startup files that many directories have in common: a hosting's ``passenger_wsgi.py``, the files of a
-framework's template. Each such text is parsed once, and not once for each of thousands of directories (OP5).
+"""Remembers the entry points of startup files that many directories have in common: a hosting's ``passenger_wsgi.py``, the
+files of a framework's template. Each such text is parsed once, and not once for each of thousands of directories (OP5).
 
-Law: the answer is that of ``choose_usual``. What a choice depends on is in its key, or is asked again: the text, the
-name of the file, the type that was asked for, and that none of the modules that it imports is among the application's
-own files. (If one is, nothing is remembered.)
+Law: the answer is always that of ``choose_usual``. A choice depends on the text, the name of the file, the type that was asked for, and
+on the application's own modules. The first three are the key. A choice is remembered only if none of the modules that the text
+imports is among the application's own files, and this is checked again for each directory.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = ["choose_startup"]
 
 _MOST = 64
 _LONGEST = 8192
-"""Bytes: a longer file is somebody's own."""
+"""Bytes. A longer file is probably no copy."""
 
 _Key = tuple[bytes, str, str, bool]
 _KNOWN: dict[_Key, tuple[Choice | Miss, tuple[str, ...]]] = {}
-"""The choice, and the modules that were looked for among the application's files, and are not there."""
+"""Key -> the choice, and the modules that must not be among the application's own files."""
 
 
 def choose_startup(files: AppFiles, file: str, wanted: str, trusts_wanted: bool) -> Choice | Miss | None:

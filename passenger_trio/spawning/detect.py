@@ -116,7 +116,7 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
         if not found.path:
             raise NothingToServe(found.reason or f"there is no {', '.join(NODE_FILES)} in {root}", NODE_FILES)
         return _node_app(app, root, found, environ)
-    # Nearly no directory of thousands has a config.ru that has to be looked at.
+    # Look for a config.ru only if the listing has one: nearly all directories have none.
     may_be_rack = named or app.app_type == "rack" or RACK_FILE in search.files.names
     rack = rack_file(root, app.app_type, named) if may_be_rack else ""
     if rack:
@@ -158,7 +158,7 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
 
 @remembered
 def _environment() -> Mapping[str, str]:
-    """Our own. (To read a variable from ``os.environ`` takes longer than all else that one tells.)"""
+    """The server's own environment as a plain dictionary, which is much faster to read than ``os.environ``."""
     return dict(os.environ)
 
 
@@ -189,7 +189,7 @@ def generic_app(app: AppOptions, root: str, command: str = "", reason: str = "")
 
 
 def _service(app: AppOptions, files: AppFiles, root: str, environ: Mapping[str, str]) -> DetectedApp | None:
-    """The command of the project that runs a server of its own (``core.script_service``), if it has one such."""
+    """The project's command that runs a server of its own (``core.script_service``), if it has exactly one."""
     found = []
     for name, entry in project_scripts(root).items():
         module, _, function = entry.partition(":")
@@ -198,7 +198,7 @@ def _service(app: AppOptions, files: AppFiles, root: str, environ: Mapping[str, 
         if text is not None and arguments is not None:
             found.append((name, module, function, arguments))
     if len(found) != 1:
-        return None  # a choice among equals would have no reason
+        return None  # there would be no reason to choose one of several
     name, module, function, arguments = found[0]
     python, _ = choose_interpreter(app.python, root, environ)
     path = f"PYTHONPATH={shlex.quote(os.path.join(root, 'src'))} " if _is_below_src(files, root, module) else ""
@@ -262,7 +262,10 @@ def _path(given: str, environ: Mapping[str, str]) -> str:
 
 
 def _check_root(root: str) -> None:
-    """:raises NothingToServe: it is no directory, or cannot be read."""
+    """Check the application's directory.
+
+    :raises NothingToServe: the path is no directory, or cannot be read.
+    """
     try:
         mode = os.stat(root).st_mode
     except (OSError, ValueError):

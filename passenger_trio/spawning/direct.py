@@ -1,7 +1,7 @@
 """DirectSpawner: a fresh program for each process. ``start_loader`` also starts preloaders.
 
-It knows how a loader is started: command, environment, output pipe and pending spawn. Whether the program becomes ready is
-``launch``'s. Law: a spawn that fails, or is cancelled, leaves nothing behind.
+This module knows how to start a loader: command, environment, output pipe and pending spawn. ``launch`` waits until the program
+is ready. Law: a spawn that fails, or is cancelled, leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ __all__ = ["DirectSpawner", "Sink", "process_of", "start_loader"]
 
 
 class Sink(Protocol):
-    """Where the output of processes goes."""
+    """The receiver of the processes' output."""
 
     def write(self, pid: int, lines: list[str]) -> None:
-        """Lines of one process, in order."""
+        """Take lines of one process, in order."""
 
     def has_room(self) -> bool:
         """Whether lines can be written now without loss."""
@@ -173,7 +173,7 @@ class DirectSpawner(WithoutPreloader):
         self._sink = sink
         self._remains = remains
         self._taking = trio.Lock()
-        """Of programs that run already, one at a time listens."""
+        """Held while a spawn takes a program into use that runs already: only one of them listens at a time."""
 
     async def spawn(self) -> SpawnedProcess:
         """See ``Spawner``."""

@@ -85,7 +85,7 @@ class DummyProcess:
     async def _serve_stream(self, stream: RawStream) -> None:
         try:
             if self._serve is not None:
-                # As a process outlives its spawner, so do its streams; its end, which somebody always sees to, ends them.
+                # A process outlives its spawner, so its streams do, too. They end when the process ends, which its owner always ensures.
                 with trio.CancelScope(shield=True):
                     async with trio.open_nursery() as nursery:
 
@@ -100,7 +100,7 @@ class DummyProcess:
             stream.close()
 
     def exit(self, status: int = 0) -> None:
-        """It ends, now."""
+        """Let the process end now."""
         if not self._exited.is_set():
             self.exit_status = status
             self._exited.set()
@@ -142,7 +142,7 @@ class DummyProcess:
 
 
 class DummySpawner:
-    """Spawns as its script says: ``delays`` and ``failures`` are taken one for each spawn, in order, and repeat their last."""
+    """Spawns by a script: each spawn takes the next of ``delays`` and of ``failures``. The last one of each repeats."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class DummySpawner:
         return process
 
     def retire_preloader(self) -> None:
-        """There is none; it is counted."""
+        """Count the call: there is no preloader."""
         self.preloaders_retired += 1
 
     @property

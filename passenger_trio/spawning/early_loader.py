@@ -1,7 +1,7 @@
-"""A loader that was started before the server: what a spawn needs to take it over.
+"""A loader that was started before the rest of the server, and everything that a spawn needs to take it over.
 
-It has a token of the spawn socket, which listens already, so it connects, says hello and waits. Whoever takes it owns the program and its output.
-The listening socket becomes the spawn listener's.
+The spawn socket listens already, and the loader has a token for it. So the loader connects, says hello and waits. The caller that takes the loader owns the
+program and its output. The listening socket becomes the spawn listener's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["EarlyLoader"]
 
 @define(eq=False)
 class EarlyLoader:
-    """Until it is taken, or ended."""
+    """A loader that was started early, until it is taken or ended."""
 
     role: str
     command: tuple[str, ...]
@@ -29,22 +29,22 @@ class EarlyLoader:
     uid: int
     token: str
     path: str
-    """Of the spawn socket."""
+    """The path of the spawn socket."""
     pidfd: PidFd
     _output: OutputPipe
     _listening: socket.socket | None
     _is_open: bool = True
 
     def take_listening(self) -> socket.socket | None:
-        """The listening spawn socket, once."""
+        """Take the listening spawn socket, once."""
         listening, self._listening = self._listening, None
         return listening
 
     def take_output(
         self, role: str, command: tuple[str, ...], environment: dict[str, str], umask: int
     ) -> OutputPipe | None:
-        """Take the program, which is ``pidfd``'s, once: its output. None: it was taken, or the spawn wants another program; then it is
-        ended.
+        """Take the program of ``pidfd``, once, and return its output. None: it was taken before, or the spawn wants another program. In
+        the second case the early program is ended.
         """
         if (role, command, environment, umask) != (self.role, self.command, self.environment, self.umask):
             self.end()
@@ -61,12 +61,12 @@ class EarlyLoader:
             try:
                 os.waitpid(self.pidfd.pid, 0)
             except ChildProcessError:
-                pass  # it had ended before, and was reaped as a stranger
+                pass  # it had ended before, and was already reaped
             self.pidfd.close()
             self._output.close()
 
     def close(self) -> None:
-        """End all that was not taken. Idempotent."""
+        """End and close everything that was not taken. Idempotent."""
         self.end()
         listening = self.take_listening()
         if listening is not None:

@@ -2,8 +2,8 @@
 
 The files are read when a program is started, so a restart finds what has changed.
 
-Laws: a variable of the server's own environment, and ``--env``, count more than a file (as in python-dotenv); a later
-file counts more than an earlier one.
+Laws: a variable of the server's own environment, or of ``--env``, wins over a file (as in python-dotenv). A later
+file wins over an earlier one.
 """
 
 from __future__ import annotations

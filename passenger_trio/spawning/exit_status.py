@@ -1,4 +1,4 @@
-"""How a process has ended, in words and for programs. A status is as of ``subprocess.Popen.returncode``: negative for a signal, None if it is unknown."""
+"""The exit status of a process, in words and as fields. A status has the form of ``subprocess.Popen.returncode``: negative for a signal, None if unknown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def describe_exit(status: int | None) -> str:
 
 
 def exit_fields(status: int | None) -> tuple[int | None, str | None]:
-    """The same for programs: the exit status, or the name of the signal that killed the process; None for what is not."""
+    """(Exit status, name of the signal that killed the process), for programs to read. The one that does not apply is None."""
     if status is None:
         return None, None
     return (status, None) if status >= 0 else (None, signal_name(-status))

@@ -65,7 +65,7 @@ def named_file(root: str, name: str) -> NodeFile:
 
 
 def _hint(package: Mapping[str, Any]) -> str:
-    """How to serve a project of a framework that has a server of its own; ``""``: it is none that is known."""
+    """How to serve a project of a framework that has a server of its own; ``""``: the framework is unknown."""
     name, command = own_server(package)
     return f"{name} has its own server: --app-start-command '{command}', after a build" if name else ""
 

@@ -53,7 +53,7 @@ _NAMES = (*OBJECT_NAMES, *(f"{name}()" for name in FACTORY_NAMES))
 
 
 def _taken(found: Choice | Miss | None, misses: list[Miss]) -> Choice | None:
-    """:param misses: gets what is none."""
+    """``found``, if it is a choice. :param misses: gets it otherwise."""
     if isinstance(found, Miss):
         misses.append(found)
         return None
@@ -138,7 +138,7 @@ class PythonSearch:
         if not choices:
             choices = [choice for choice in self._packages(misses) if choice is not None]
             if len(choices) > 1:
-                # A choice among equals would have no reason.
+                # There would be no reason to choose one of several.
                 targets = ", ".join(choice.target for choice in choices)
                 misses, choices = [Miss(f"there are several applications ({targets}): name one")], []
         if not choices and self.app.app_type:

@@ -5,7 +5,7 @@ A program gets a free TCP port of the loopback interface (``$PORT``) and the pat
 (``$SOCKET``), and listens on one of them. It is ready as soon as it accepts a connection. It speaks
 HTTP, is asked to stop by SIGTERM (to its process group), and has no control connection.
 
-Instead it has a death pipe: ``_SHELL`` leaves a shell beside the program, in its process group. The
+Instead of that connection it has a death pipe: ``_SHELL`` leaves a shell beside the program, in its process group. The
 shell waits for EOF on the pipe and then kills the group. So any end of the supervisor ends the
 program and all that it started. (PR_SET_PDEATHSIG would end the first process only, and is lost in
 a set-uid exec.) The shell is not a child of the program, because a program may wait for all its

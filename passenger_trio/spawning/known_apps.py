@@ -1,9 +1,10 @@
-"""Applications whose directories were looked at before, and what they have: they need no second look.
+"""Remembers what detection found for each application, so that an unchanged application is not detected again.
 
-An application is found by its options: at once if it is the very same object, as nearly all of thousands are (OP5: to compute the hash of
-all its options takes longer than all else that is done with it here). Else, by its place, one with equal options.
+The key is the application's options. If they are the same object, they are found at once, which is the case for nearly all of thousands of
+applications (OP5; computing the hash of all options would take longer than everything else here). Otherwise applications of the same directory are
+compared by all of their options.
 
-Law: an application that is found has the options that it was looked at with.
+Law: a result is returned only for options that equal those of its detection.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _Known = tuple[AppOptions, DetectedApp]
 
 
 class KnownApps:
-    """What is known. It keeps the options, so that no other object has their identity."""
+    """The results so far. It keeps the options objects alive, so that no other object gets their identity."""
 
     __slots__ = ("_by_identity", "_by_place")
 
@@ -30,16 +31,16 @@ class KnownApps:
             self.add(app, found)
 
     def add(self, app: AppOptions, found: DetectedApp) -> None:
-        """One more."""
+        """Add the result of a detection."""
         self._by_identity[id(app)] = self._by_place[_place(app)] = app, found
 
     def add_all(self, others: KnownApps) -> None:
-        """Those that others know; they count more."""
+        """Add the results of ``others``, which replace older ones."""
         self._by_identity |= others._by_identity
         self._by_place |= others._by_place
 
     def get(self, app: AppOptions) -> DetectedApp | None:
-        """What its directory has; None: it was not looked at with these options."""
+        """The result for these options; None: there is none."""
         known = self._by_identity.get(id(app))
         if known is not None:
             return known[1]

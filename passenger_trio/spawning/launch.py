@@ -179,7 +179,7 @@ class Launch:
                 async def watch_dependency(wait_dependency_failed: Callable[[], Awaitable[SpawnError]]) -> None:
                     nonlocal result
                     error = await wait_dependency_failed()
-                    # A result from this same step wins.
+                    # A result of the same step wins over the error.
                     result = result or error
                     race.cancel_scope.cancel()
 
@@ -231,7 +231,7 @@ class Launch:
         return result
 
     async def _stacks(self) -> str:
-        """What the program is doing, for the report of a start that timed out. What it says meanwhile is dropped."""
+        """The program's stacks, for the report of a start that timed out. Messages that it sends meanwhile are dropped."""
         if self.pidfd is None:
             return ""
         control = self.control

@@ -8,10 +8,10 @@ until no program holds it.
 
 Laws:
 
-* Nothing is kept of a group or a pipe that has ended, so nothing accumulates.
+* No state of a group or a pipe that has ended is kept, so nothing accumulates.
 * A group is identified by the pidfd of its leader, so no other process is signalled.
 * When ``serve`` is cancelled, groups are killed and pipes closed. Before and after ``serve``
-  nothing is kept at all.
+  the object keeps nothing.
 """
 
 from __future__ import annotations

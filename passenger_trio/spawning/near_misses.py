@@ -50,7 +50,7 @@ _RELATIVE = re.compile(r"^\s*from\s+\.", re.MULTILINE)
 
 
 def _is_part_of_package(directory: str, file: str) -> bool:
-    """Whether a module imports its neighbours by ``from .``: loaded by its file it could not."""
+    """Whether a module imports its neighbours by ``from .``, which fails if it is loaded by its file."""
     if not file.endswith(".py"):
         return False
     try:
@@ -79,7 +79,7 @@ def _project(root: str) -> object:
 
 
 def project_file(root: str) -> list[str]:
-    """Lines for what ``pyproject.toml`` says of applications and programs."""
+    """Lines about the applications and programs that ``pyproject.toml`` names."""
     document = _project(root)
     lines = []
     entry = _member(document, "tool", "fastapi", "entrypoint")

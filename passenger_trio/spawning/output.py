@@ -58,13 +58,13 @@ class OutputPipe:
         self.writing_end: int = writing_end
         os.set_blocking(self._reading_end, False)
         self._buffer = b""
-        """Read and not yet delivered."""
+        """Bytes that were read, and not yet delivered."""
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.on_lines = on_lines
         self.has_room: Callable[[], bool] = _always
         """Whether ``on_lines`` can take lines now."""
         self._room_timed_out = False
-        """A wait for room has timed out, and there has been no room since."""
+        """Whether a wait for room has timed out, and there has been no room since."""
         self._ended = False
         self._copies: list[list[str]] = []
 
@@ -137,7 +137,7 @@ class OutputPipe:
             self.on_lines([f"({dropped} lines of output came too fast and were dropped)"])
 
     def discard(self) -> None:
-        """Close it unread. For a pipe that nothing was written to, where no event loop runs."""
+        """Close the pipe without reading it. For a pipe that nothing was written to, and for callers without an event loop."""
         self.close_writing_end()
         fd, self._reading_end = self._reading_end, -1
         os.close(fd)

@@ -1,7 +1,7 @@
 """A Preloader: one program that has loaded the application and forks processes of it on request.
 
-It owns the program from ``ready`` to its end. The processes are our grandchildren: each connects by
-itself, is then pinned by a pidfd, and lives on without the preloader. The preloader reaps them and
+The ``Preloader`` object owns the program from ``ready`` to its end. The forked processes are the server's grandchildren: each connects by
+itself, is then pinned by a pidfd, and may outlive the preloader. The preloader reaps them and
 reports their exit statuses.
 
 Laws:

@@ -1,4 +1,4 @@
-"""The commands of a ``Procfile``, as far as the server starts them: ``web:``."""
+"""The command of a ``Procfile`` that the server starts: ``web:``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Programs by name or path, and what they say of themselves: the part of choosing an interpreter that is the same
+"""Finds programs by name or path, and asks them for their versions: the part of choosing an interpreter that is the same
 for each language.
 
-Knows ``PATH``, files and permissions; no language. Paths are never resolved: a link may mean something under its own
-name (a virtual environment's ``python``).
+This module knows ``PATH``, files and permissions. It never knows a language. Paths are never resolved, because a link may
+have a meaning under its own name (a virtual environment's ``python``).
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def named(
 ) -> str:
     """The absolute path of the interpreter that an option names: a path, a program in ``PATH``, or a directory.
 
-    :param binaries: its names in the directory's ``bin``.
-    :param tree: what such a directory is, for a message.
-    :raises OptionError: there is none, or it cannot be run.
+    :param binaries: names of the interpreter in the directory's ``bin``.
+    :param tree: the words for such a directory in a message.
+    :raises OptionError: the interpreter does not exist, or cannot be run.
     """
     if os.sep not in given and not os.path.exists(given):
         for path in in_path(given, environ):

@@ -42,7 +42,7 @@ def choose_interpreter(
     :param python: the given name: a path, a program to look up in ``PATH``, a virtual environment;
         or ``""``.
     :param root: absolute path of the application's directory.
-    :param names: what it has, if that is known.
+    :param names: the names in that directory, if they are known.
     :raises OptionError: it does not exist, cannot be run, or is not a Python of a version that can
         be served.
     """

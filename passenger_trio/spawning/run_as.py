@@ -1,6 +1,6 @@
-"""The user that the programs of an application run as: the facts for ``core.users``, and what a start needs.
+"""The user that the programs of an application run as: collects the facts for ``core.users``, which decides.
 
-``run_as`` looks up accounts and the owner of the startup file. The spawners carry the result, a ``RunAs``."""
+``run_as`` looks up accounts and the owner of the startup file. The spawners use the result, a ``RunAs``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RunAs:
 def run_as(app: AppOptions, detected: DetectedApp, *, server_user: str, is_embedded: bool) -> RunAs | None:
     """The user of an application's programs. None: the server's own.
 
-    :param server_user: of ``--user``.
+    :param server_user: the value of ``--user``.
     :param is_embedded: whether a program embeds the server.
     :raises OptionError: the user or group does not exist, or the server may not become it.
     """
@@ -99,7 +99,7 @@ def find_server_user(name: str) -> Account:
 def check_reach(app: AppOptions, detected: DetectedApp, choice: RunAs | None, server_user: str) -> None:
     """Check that the user of an application can start it.
 
-    :param choice: of ``run_as``.
+    :param choice: the result of ``run_as``.
     :raises NothingToServe: that user cannot reach the directory, the startup file or the interpreter.
     """
     if choice is None:
@@ -132,7 +132,7 @@ def _ways_out(choice: RunAs | None, *, runs: bool) -> str:
 def check_fronts(server: ServerOptions) -> None:
     """Check that the user of ``--user`` can start front processes, if there are any.
 
-    :raises OptionError: the user does not exist, or cannot be had, or cannot run our interpreter.
+    :raises OptionError: the user does not exist, the server may not become it, or it cannot run the server's interpreter.
     """
     account = find_server_user(server.user)
     if account.uid == os.geteuid() or front_count(server.fronts, cpus()) < 2:
@@ -149,7 +149,7 @@ def check_fronts(server: ServerOptions) -> None:
 
 
 def log_choice(name: str, root: str, choice: RunAs | None) -> None:
-    """Tell the operator as whom an application runs."""
+    """Log the user that an application runs as."""
     if choice is None:
         return
     if choice.because is Because.ROOTS_FILE:
@@ -159,7 +159,7 @@ def log_choice(name: str, root: str, choice: RunAs | None) -> None:
 
 
 def log_more(count: int, user: str, because: Because) -> None:
-    """Tell the operator as whom the applications run that ``log_choice`` was not asked for."""
+    """Log the user of the applications that got no line of their own (``log_choice``)."""
     if because is Because.ROOTS_FILE:
         lines.more_run_as_nobody(groups=count, user=user)
     else:

@@ -1,10 +1,10 @@
-"""A preloader, or a process, that runs already: it has loaded the application, and waits on a Unix socket until the server takes it into use
+"""Takes a preloader or a process into use that runs already: it has loaded the application, and waits on a Unix socket
 (``--preloader-socket``, CONTRACT.md 1.6).
 
-The server gives it an environment and a pipe for its output, like a program that it starts. From then on it is a
-preloader or a process like any other. It is not our child: its own parent reaps it, and its exit status is known until then.
+The server gives it an environment and a pipe for its output, like a program that the server starts. From then on it is a
+preloader or a process like any other. It is not the server's child: its own parent reaps it, and its exit status can be read only until then.
 
-Law (R47): it is trusted only if the process that listens on the path runs as our user. The control connection must come
+Law (R47): the server trusts it only if the process that listens on the path runs as the server's user. The control connection must come
 from that same process."""
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from passenger_trio.system.unix_peers import PeerCredentials, peer_credentials, 
 __all__ = ["is_ours", "take_into_use", "wait_exit_status"]
 
 _TIME = 5.0
-"""Seconds in which it must take a message that fits into the kernel's buffer, unless the environment is huge."""
+"""Seconds in which it must read the message. (Unless the environment is huge, the message fits into the kernel's buffer.)"""
 
 
 def is_ours(peer: PeerCredentials) -> bool:
-    """Whether the process that listens runs as our user."""
+    """Whether the process that listens runs as the server's user."""
     return peer.uid == os.getuid()
 
 
@@ -36,7 +36,7 @@ def take_into_use(path: str, environment: Mapping[str, str], output: int) -> Pid
 
     :param output: the writing end of its output pipe.
     :returns: the preloader's process, which the caller owns.
-    :raises OSError: nobody of our user listens there, or it does not take the message.
+    :raises OSError: no process of the server's user listens there, or it does not read the message.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(_TIME)
@@ -46,12 +46,12 @@ def take_into_use(path: str, environment: Mapping[str, str], output: int) -> Pid
             raise PermissionError(f"pid {listener.pid} listens on {path}, and runs as another user")
         pidfd = PidFd.open(listener.pid)
         try:
-            # The pid is pinned now. If the process that listened has ended before, the pid may be another's.
+            # The pid is pinned now. If the listening process has ended before that, the pid may belong to another process.
             if not peer_lives(sock):
                 raise ProcessLookupError(f"the process that listened on {path} has ended")
             text = json.dumps({"environment": dict(environment)}).encode() + b"\n"
             sent = sock.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [output]))])
-            if text := text[sent:]:  # it may hang up as soon as it has all
+            if text := text[sent:]:  # it may close the connection as soon as it has the whole message
                 sock.sendall(text)
         except BaseException:
             pidfd.close()
@@ -60,7 +60,7 @@ def take_into_use(path: str, environment: Mapping[str, str], output: int) -> Pid
 
 
 async def wait_exit_status(pidfd: PidFd, pid: int) -> int:
-    """The exit status of a program that has ended. Sleeps for ever if its parent was faster than we: then nobody knows it any more."""
+    """The exit status of a program that has ended. Sleeps for ever if its parent has reaped it first: then the status is lost."""
     status = pidfd.status_of_zombie()
     if status is None:
         await trio.sleep_forever()

@@ -1,4 +1,4 @@
-"""``--user``: the whole process becomes another user (R46). For a program that owns its process."""
+"""``--user``: the whole process becomes another user (R46). Only for the server as a program, not for an embedded server."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["become_user", "stays"]
 def stays(name: str) -> bool:
     """Whether ``--user NAME`` changes nothing.
 
-    :raises OptionError: the user does not exist, or cannot be had.
+    :raises OptionError: the user does not exist, or this process may not become it.
     """
     return not name or find_server_user(name).uid == os.geteuid()
 
 
 def become_user(name: str) -> None:
-    """Make this process the user, for ever, with its groups and its environment.
+    """Make this process run as the user from now on, with its groups and its environment.
 
-    :raises OptionError: the user does not exist, or cannot be had.
+    :raises OptionError: the user does not exist, or this process may not become it.
     """
     if stays(name):
         return

@@ -1,7 +1,7 @@
 """SmartSpawner: forks processes from a preloader, which has loaded the application once and shares
 its memory with them.
 
-It knows which preloader is in use, and starts one when there is none. ``preloader`` runs the
+The spawner knows which preloader is in use, and starts one when there is none. ``preloader`` runs the
 preloader itself; ``core.fork_safety`` decides whether forking is safe.
 
 Laws:

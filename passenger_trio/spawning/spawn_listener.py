@@ -1,12 +1,12 @@
 """The spawn listener: loaders connect back to ``spawn.sock``, and each becomes a control connection.
 
-It knows the pending spawns, the ``hello`` message and the kernel's credentials of a connection. After ``hello`` the spawner
+The listener knows the pending spawns, the ``hello`` message and the kernel's credentials of a connection. After ``hello`` the spawner
 reads the connection.
 
 A spawn first registers itself (``expect``: a fresh single-use token, and which peers may present it), then starts the
-program. A connection is accepted when its token belongs to a pending spawn and the kernel's credentials fit. What a peer
-says of itself is never believed (R47). Every other connection is closed after ``_HELLO_TIME``. When more than
-``_MAX_CALLERS`` wait for that, strangers are closed first (KE5, ``core.caller_limit``).
+program. A connection is accepted when its token belongs to a pending spawn and the kernel's credentials fit. The listener never
+believes what a peer says about itself (R47). It closes every other connection after ``_HELLO_TIME``. When more than
+``_MAX_CALLERS`` connections wait, it closes strangers first (KE5, ``core.caller_limit``).
 
 Laws:
 
@@ -45,7 +45,7 @@ _MAX_REMAINING = 256
 SPAWN_BACKLOG = 128
 _BURST = 64
 _PAUSE = 0.02
-"""Seconds of rest after each ``_BURST`` messages of one loader: one that floods us slows itself down and nobody else."""
+"""Seconds of rest after each ``_BURST`` messages of one loader: a loader that floods the server slows down only itself."""
 
 
 @define(eq=False)
@@ -90,10 +90,10 @@ class ControlConnection:
         return message
 
     def _next_message(self) -> Message | None:
-        """The next message but for backtraces, which go to those that asked."""
+        """The next message. A ``backtrace`` message is no result: it goes to the caller of ``ask_backtrace``."""
         while isinstance(message := self._reader.next_message(), Backtrace):
             answer = self._backtraces.pop(message.id, None)
-            if answer is not None:  # else: it came too late, or nobody asked
+            if answer is not None:  # else: it came too late, or was not asked for
                 answer.text = message.text
                 answer.came.set()
         return message
@@ -186,8 +186,8 @@ class SpawnListener:
     def __init__(
         self, path: str, kernel: ErrorKernel | None = None, *, mode: int = 0o600, early: EarlyLoader | None = None
     ) -> None:
-        """:param mode: of the socket's file: 0o666 if applications run as other users.
-        :param early: a loader that was started before, with a token of its own.
+        """:param mode: the mode of the socket's file: 0o666 if applications run as other users.
+        :param early: a loader that was started before the server, with a token of its own.
         """
         self.path = path
         self._mode = mode
@@ -222,7 +222,7 @@ class SpawnListener:
     ) -> Iterator[PendingSpawn]:
         """Within the block, a loader of ``role`` may connect with the token of the pending spawn.
 
-        :param early: of ``take_early``: the one to go on with.
+        :param early: the pending spawn of ``take_early``, to continue with.
         """
         pending = early or PendingSpawn(secrets.token_hex(16), role, accepts)
         if early is None:

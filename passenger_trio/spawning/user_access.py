@@ -1,8 +1,8 @@
 """Whether a user can reach what an application needs: its interpreter, its directory and its startup file (OP8).
 
 The application's user has other permissions than root, who started the server. So the server checks before the first request
-whether the program can be started at all. ``core.users.is_allowed`` judges permission bits. Where they refuse, the kernel
-is asked, as that user, because access lists may allow more than the bits show.
+whether the program can be started at all. ``core.users.is_allowed`` judges permission bits. If they refuse, this module asks the
+kernel, as that user, because access lists may allow more than the bits show.
 
 Law: an application that this module refuses could not start. One that it accepts may still fail."""
 
@@ -23,11 +23,11 @@ _PATIENCE = 10.0
 """Seconds."""
 _MOST = 256
 _OPEN: set[tuple[str, int, int, tuple[int, ...]]] = set()
-"""Programs that a user can run: thousands of applications have the same few interpreters."""
+"""Paths that a user is known to reach: thousands of applications have the same few interpreters."""
 
 
 def what_is_closed(path: str, uid: int, gid: int, groups: tuple[int, ...], *, runs: bool) -> str:
-    """The part of a path that is closed to a user; ``""``: none is, as far as can be known. Blocking.
+    """The part of a path that is closed to a user; ``""``: none is known to be. Blocking.
 
     :param path: absolute; a file or a directory.
     :param runs: whether it is a program to run; otherwise a file to read, or a directory to enter.
@@ -52,8 +52,8 @@ def what_is_closed(path: str, uid: int, gid: int, groups: tuple[int, ...], *, ru
 
 
 def _is_plainly_open(path: str, uid: int, gid: int, groups: tuple[int, ...]) -> bool:
-    """Whether permission bits open it, and no part of it is a link. So it is nearly always, and what thousands of
-    applications have in common is looked at once (OP5). False: look at every part.
+    """Whether permission bits open the path, and no part of it is a link, which is nearly always so. Directories that thousands of
+    applications have in common are examined once (OP5). False: the caller must examine every part.
     """
     directory = os.path.dirname(path)
     if not _is_open_way(os.path.dirname(directory), uid, gid, groups):
@@ -70,7 +70,7 @@ def _is_open_way(directory: str, uid: int, gid: int, groups: tuple[int, ...]) ->
 
 
 def _allows(path: str, uid: int, gid: int, groups: tuple[int, ...], wanted: int) -> bool:
-    """:param wanted: of a file; of a directory it is to enter it."""
+    """Whether permission bits allow the access. :param wanted: the access to a file. For a directory, the right to enter is checked instead."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -83,7 +83,7 @@ def _allows(path: str, uid: int, gid: int, groups: tuple[int, ...], wanted: int)
 
 
 def _parts(path: str) -> Iterator[tuple[str, bool]]:
-    """Every directory on the way, then the path itself; also on the way of what it links to."""
+    """Every directory on the way to the path, then the path itself. The same for the target of each link."""
     for whole in dict.fromkeys((path, os.path.realpath(path))):
         names = whole.strip(os.sep).split(os.sep)
         for end in range(1, len(names) + 1):

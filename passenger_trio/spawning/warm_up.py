@@ -1,6 +1,6 @@
 """WarmSpawner: a spawn succeeds only when the process has answered the warm-up URL.
 
-It wraps another Spawner. A status below 500 is enough: the application may ask for a password.
+It wraps another Spawner. Any status below 500 is enough, because the application may ask for a password.
 Anything else is a failed spawn, with the process's output as evidence. Law: the process of a failed
 spawn is gone.
 """
@@ -24,7 +24,7 @@ __all__ = ["WarmSpawner"]
 
 _KILL_TIME = 5.0
 _PEER = b"REQUEST_SCHEME\0http\0SERVER_NAME\0localhost\0SERVER_PORT\x0080\0REMOTE_ADDR\x00127.0.0.1\0REMOTE_PORT\x000\0"
-"""The client's address: our own."""
+"""The fields about the client, which is the server itself."""
 
 
 class WarmSpawner:

@@ -1,8 +1,8 @@
-"""One request to a process, and its response, outside of a client's connection: for the warm-up, and for programs that borrow
+"""One request to a process, and its response, without a client's connection: for the warm-up, and for programs that borrow
 processes.
 
-It speaks the protocol of the process (``codecs/worker_protocol``) on a stream that the caller has opened. Requests of
-clients go through ``server/http`` instead, which passes a response on while it comes."""
+This module speaks the protocol of the process (``codecs/worker_protocol``) on a stream that the caller has opened. Requests of
+clients go through ``server/http`` instead, which forwards a response while it arrives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WorkerExchange:
         self._protocol = protocol
         self._reader = protocol.reader(b"GET")
         self.complete = False
-        """Whether the response has ended as it should."""
+        """Whether the response is complete."""
         self.keeps_stream = False
         """Whether the process takes another request on the stream."""
 
@@ -58,7 +58,7 @@ class WorkerExchange:
         """The response's head, after any interim ones.
 
         :raises ApplicationRaised: the application raised instead.
-        :raises AppResponseError: the response is not what it should be.
+        :raises AppResponseError: the response is invalid.
         """
         while True:
             kind, payload = await self._next()
@@ -70,7 +70,7 @@ class WorkerExchange:
     async def piece(self) -> bytes | None:
         """The next bytes of the body; None at its end.
 
-        :raises AppResponseError: the response is not complete, or not what it should be.
+        :raises AppResponseError: the response is incomplete, or invalid.
         """
         while not self.complete:
             kind, payload = await self._next()

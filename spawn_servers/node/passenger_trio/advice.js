@@ -1,6 +1,6 @@
 'use strict';
 
-// What a person is told: from an exception, or from what an application did not do, to the members of an "error" message.
+// Advice for a person: makes the members of an "error" message from an exception, or from a step that the application left out.
 //
 // Knows Node's errors and common mistakes. Changes nothing.
 //

@@ -7,8 +7,8 @@
 //
 // Laws:
 //
-// * The process is ready when its module has been loaded and its server listens, in either order. A module that waits at
-//   its top level for something behind listen() is not waited for.
+// * The process is ready when its module has been loaded and its server listens, in either order. If the module waits at
+//   its top level for something that comes after listen(), the start does not wait for the module.
 // * A start that fails is reported once, with advice.
 // * "shutdown" acts as SIGTERM does: the application may handle that. A second SIGTERM ends the process at once.
 

@@ -16,7 +16,7 @@ Reading order:
     backtraces.py            the stacks of all threads and tasks, for a person who asks
     originals.py             the standard library as it was before the application was loaded
     events.py                hooks for applications
-    interface.py             the seam between all of this and WSGI or ASGI
+    interface.py             what WSGI and ASGI implement, and the files above call
     runtime.py, loading.py   from the supervisor's options to an application
     advice.py                from an exception during the start to advice for a person
     tracebacks.py            exceptions as text

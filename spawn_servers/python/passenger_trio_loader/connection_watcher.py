@@ -260,7 +260,7 @@ class ConnectionWatcher:
             self._due.pop()[1]()
 
     def _interrupt_main(self):
-        """Once may not be enough: an exception in a destructor is lost."""
+        """Raise ``Leave`` in the main thread. Repeated, because an exception in a destructor is lost."""
         if self._interruptible and getsignal(signal.SIGIO) == self._on_signal:
             pthread_kill(self._main, signal.SIGIO)
 

@@ -2,7 +2,7 @@
 
 Laws:
 
-* ``send`` never raises. Whoever reads from the connection learns that the supervisor is gone, and acts.
+* ``send`` never raises. The thread that reads from the connection sees the supervisor's end, and acts.
 * A message that breaks the contract counts as the end of the connection.
 """
 

@@ -1,4 +1,4 @@
-"""The seam between what all Python loaders share and one interface (WSGI, ASGI).
+"""The boundary between the code that all Python loaders share and one interface (WSGI, ASGI).
 
 ``Interface`` is what ``process.main`` calls. ``StartFailed`` is how any step before ``ready`` reports what went wrong.
 """

@@ -1,12 +1,12 @@
 """The frames of the session protocol (CONTRACT.md, section 3): a type byte, a 32-bit length, and the payload.
 
-This is the only reader of what the supervisor sends on a worker's socket. It does no I/O: whoever has received bytes
-feeds them, and asks for frames until there are no more.
+This is the only parser of the bytes that the supervisor sends on a worker's socket. It does no I/O: its caller feeds the received
+bytes, and asks for frames until there are no more.
 
 Laws:
 
 * The same bytes give the same payloads, whole or in any pieces, one byte at a time included.
-* Garbage is not waited for: a type is judged when its byte is here, a length when its four bytes are.
+* Garbage is rejected early: a type as soon as its byte has arrived, a length as soon as its four bytes have.
 * Bodies and messages are given out as they come. Heads and closes, which are short, are given out whole.
 """
 
@@ -47,7 +47,7 @@ OOB_WORK_FRAME = frame_prefix(OOB_WORK, 0)
 
 
 class ProtocolViolation(Exception):
-    """What came is not in the contract. Its stream is closed, and not answered."""
+    """The bytes break the contract. The stream is closed without an answer."""
 
 
 class FrameReader:
@@ -64,7 +64,7 @@ class FrameReader:
         """and bytes of it that have not been given out."""
 
     def feed(self, data):
-        """Add what has come."""
+        """Add received bytes."""
         self._data = self._data[self._at :] + data if self._at < len(self._data) else data
         self._at = 0
 
@@ -111,11 +111,11 @@ class FrameReader:
 
     @property
     def is_between_frames(self):
-        """Whether no part of a frame has come whose rest has not."""
+        """Whether no frame has arrived only in part."""
         return not self._left and self._at == len(self._data)
 
     def take_rest(self):
-        """What has come behind the last frame that was given out, which this reader forgets."""
+        """The bytes behind the last frame that was given out. This reader forgets them."""
         rest = self._data[self._at :]
         self._data = b""
         self._at = 0

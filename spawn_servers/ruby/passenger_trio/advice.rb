@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# From an exception to what a person is told: the members of an "error" message, and backtraces.
+# Advice for a person: makes the members of an "error" message from an exception, and backtraces.
 #
 # Knows Ruby's and Bundler's exceptions. Changes nothing.
 #

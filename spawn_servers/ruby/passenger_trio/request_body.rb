@@ -9,7 +9,7 @@
 # * The body ends with its END_ frame, whatever its Content-Length says.
 # * If the client is gone before that, reading raises ClientGone.
 # * One thread reads at a time. A streaming body may read in one thread and write in another; the writer checks the client, too.
-# * Malformed frames are not waited for: the stream is malformed as soon as it cannot be anything else.
+# * A malformed frame is rejected as soon as its first bytes show that: the rest is not awaited.
 
 module PassengerTrio
   class RequestBody

@@ -276,7 +276,7 @@ class Worker:
 
     @staticmethod
     def _read_partial_head(conn, frames):
-        """The payload of a head that arrives in pieces. None: it is no head. ``frames`` keeps what follows the head."""
+        """The payload of a head that arrives in pieces. None: the bytes are no head. ``frames`` keeps the bytes after the head."""
         try:
             while True:
                 found = frames.next_frame(HEAD_ONLY)
