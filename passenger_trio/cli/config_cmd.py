@@ -9,7 +9,8 @@ import attrs
 import click
 
 from passenger_trio.cli.flags import flags
-from passenger_trio.cli.settings import Settled, find_config, settle
+from passenger_trio.cli.settings import find_config, settle
+from passenger_trio.cli.settled import Settled
 from passenger_trio.errors import ConfigError
 
 __all__ = ["config"]

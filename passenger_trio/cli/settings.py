@@ -1,4 +1,4 @@
-"""The value of each option, and its origin: the command line, else the environment, else the file,
+"""Which source of an option's value wins: the command line, else the environment, else the file,
 else the default.
 
 Some defaults come from environment variables that other programs use too (``PORT``,
@@ -6,14 +6,14 @@ Some defaults come from environment variables that other programs use too (``POR
 
 An application option on the command line or in the environment applies to every application of the
 file.
+
+``file_values`` converts the values of a file; ``settled`` has the result, with the origin of each value.
 """
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,98 +22,24 @@ import click
 
 from passenger_trio.cli.applications import Mount
 from passenger_trio.cli.apps_dir import AppFolder
+from passenger_trio.cli.file_values import convert_value, text_value
 from passenger_trio.cli.flags import Flag, click_option, flags
+from passenger_trio.cli.settled import Origins, Settled
 from passenger_trio.core.config_text import ConfigText, Setting, read_passengerfile, read_toml
 from passenger_trio.core.option_checks import check
 from passenger_trio.core.pool_size import ceiling_of
-from passenger_trio.errors import ConfigError, NothingToServe, OptionError, PassengerError
+from passenger_trio.errors import ConfigError, NothingToServe, OptionError
 from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 
 if TYPE_CHECKING:
     from passenger_trio.spawning.detect import DetectedApp
 
-__all__ = ["Origins", "Settled", "find_config", "settle"]
+__all__ = ["find_config", "settle"]
 
 _EVERYWHERE = "0.0.0.0"
+_PLAIN = AppOptions()
 CONFIG_NAMES = ("passenger-trio.toml", "Passengerfile.json")
-
-Origins = dict[str, str]
-"""Option as in the file (``app[0].root``, ``pool.max_pool_size``) -> the origin of its value."""
-
-
-@frozen
-class Settled:
-    config: Config
-    origins: Origins
-    file: ConfigText | None
-
-    @contextmanager
-    def naming_places(self) -> Iterator[None]:
-        """Add the origin of a bad value to its error: a line of the file, or a variable.
-
-        :raises ConfigError: instead of an ``OptionError``, if the value comes from the file.
-        """
-        try:
-            yield
-        except OptionError as error:
-            raise self._located(error) from error
-        except NothingToServe as error:
-            tables = self.file.apps if self.file is not None else ()
-            if self.file is not None and error.number is not None and error.number < len(tables):
-                lines = [setting.line for setting in tables[error.number].values() if setting.line]
-                named = tables[error.number].get("root")
-                place = f"{self.file.path}:{named.line if named else min(lines, default=1)}"
-                error.args = (f"{place}: {error}",)
-            raise
-
-    def _located(self, error: OptionError) -> PassengerError:
-        flag = next((flag for flag in flags() if error.option in (flag.long, flag.field)), None)
-        field = flag.field if flag is not None else error.option
-        for name, setting in self._settings(field, flag.owner if flag is not None else AppOptions):
-            table, number = name
-            options = self.config.apps[number] if table == "app" else getattr(self.config, table)
-            value = getattr(options, field)
-            if value != error.value and not (isinstance(value, tuple) and error.value in value):
-                continue
-            origin = self.origins.get(f"app[{number}].{field}" if table == "app" else f"{table}.{field}", "")
-            if setting is not None and self.file is not None and origin == self.file.where(setting):
-                return ConfigError(
-                    self.file.path, setting.line, f"{field}: {error.value!r} cannot be used: {error.hint}"
-                )
-            if origin.startswith("environment "):
-                variable = origin.removeprefix("environment ")
-                return OptionError(f"{variable} in the environment", error.value, error.hint)
-        return self._name_located(error)
-
-    def _name_located(self, error: OptionError) -> PassengerError:
-        """Add the place of the application whose name, which is that of its directory, is taken."""
-        if error.option != "--name" or self.file is None:
-            return error
-        of = [
-            number
-            for number, app in enumerate(self.config.apps)
-            if not app.name and os.path.basename(os.path.abspath(app.root)) == error.value
-        ]
-        setting = self.file.apps[of[-1]].get("root") if of and of[-1] < len(self.file.apps) else None
-        if setting is None:
-            return error
-        return ConfigError(self.file.path, setting.line, f"name: {error.value!r} cannot be used: {error.hint}")
-
-    def _settings(self, field: str, owner: type[Any]) -> list[tuple[tuple[str, int], Setting | None]]:
-        """The places where an option may be in the file: its table, the table's number, and the
-        value there.
-        """
-        file = self.file
-        if owner is not AppOptions:
-            table = "server" if owner is ServerOptions else "pool"
-            said = {} if file is None else file.server if table == "server" else file.pool
-            return [((table, 0), said.get(field))]
-        tables = file.apps if file is not None else ()
-        return [
-            (("app", number), tables[number].get(field) if number < len(tables) else None)
-            for number in range(len(self.config.apps))
-        ]
 
 
 def find_config(explicit: str, root: str) -> ConfigText | None:
@@ -124,7 +50,7 @@ def find_config(explicit: str, root: str) -> ConfigText | None:
     candidates = [explicit] if explicit else [os.path.join(root, name) for name in CONFIG_NAMES]
     for path in candidates:
         try:
-            text = Path(path).read_text("utf-8")
+            text = Path(path).readtext_value("utf-8")
         except FileNotFoundError:
             if explicit:
                 raise ConfigError(path, 0, "there is no such file") from None
@@ -174,7 +100,7 @@ def settle(
                 found[flag.field] = flag.default if values[flag.name] is None else values[flag.name]
                 origins[name] = given
             elif file is not None and flag.field in said:
-                found[flag.field] = _convert(flag, said[flag.field], file)
+                found[flag.field] = convert_value(flag, said[flag.field], file)
                 origins[name] = file.where(said[flag.field])
             else:
                 found[flag.field], origins[name] = _default(flag, environ, ctx)
@@ -203,7 +129,7 @@ def settle(
     apps = []
     for number, said in enumerate(tables):
         table = f"app[{number}]"
-        where = _text(said, "root", file)
+        where = text_value(said, "root", file)
         of = members(AppOptions, table, said)
         if target and file and "target" in said and said["target"].value != target:
             raise ConfigError(
@@ -217,7 +143,9 @@ def settle(
         )
         apps.append(
             AppOptions(
-                root=os.path.join(base, where) if where else root, target=_text(said, "target", file) or target, **of
+                root=os.path.join(base, where) if where else root,
+                target=text_value(said, "target", file) or target,
+                **of,
             )
         )
     for number, one in enumerate(mounts, len(apps)):
@@ -289,13 +217,13 @@ def _app_of_file(text: ConfigText, outside: _Outside, alone: Config) -> tuple[Ap
     for field, setting in said.items():
         flag = flags_of.get(field)
         if flag is not None:
-            own[field] = _convert(flag, setting, text)
+            own[field] = convert_value(flag, setting, text)
     of = {**outside.usual, **own}
     if not outside.given.isdisjoint(own):
         for field in outside.given & own.keys():
             of[field] = outside.usual.get(field, getattr(_PLAIN, field))
-    of["root"] = os.path.join(directory, _text(said, "root", text))
-    of["target"] = _text(said, "target", text)
+    of["root"] = os.path.join(directory, text_value(said, "root", text))
+    of["target"] = text_value(said, "target", text)
     app = AppOptions(**of)
     try:
         return app, examine_app(app, own, of, alone)
@@ -326,81 +254,3 @@ def _default(flag: Flag, environ: Mapping[str, str], ctx: click.Context) -> tupl
                 exc.param_hint = f"{variable} in the environment"
                 raise
     return flag.default, "default"
-
-
-_PLAIN = AppOptions()
-_option = functools.cache(click_option)
-_NOWHERE = click.Context(click.Command("config"))
-_TEXTS = frozenset({"text", "path"})
-"""Kinds of flags whose value is a text as it was given."""
-_SMALL = frozenset({bool, int})
-_MOST_CONVERTED = 1000
-_CONVERTED: dict[tuple[str, type[Any], Any], tuple[Any]] = {}
-"""Numbers and truth values that were converted before: thousands of files say the same."""
-
-
-def _convert(flag: Flag, setting: Setting, file: ConfigText) -> Any:
-    """Convert a value of the file to the schema's type, and check it as the flag is checked."""
-    value = setting.value
-    if type(value) is str and flag.kind in _TEXTS and "\0" not in value:
-        return value  # nearly all values of thousands of files
-    if value.__class__ in _SMALL:
-        known = _CONVERTED.get((flag.name, value.__class__, value))
-        if known is not None:
-            return known[0]
-
-    def refuse(complaint: str) -> ConfigError:
-        return ConfigError(file.path, setting.line, f"{flag.field}{complaint}")
-
-    if any("\0" in text for text in _texts(value)):
-        raise refuse(" cannot have a NUL in it")
-    if flag.kind == "list":
-        if flag.name == "env" and isinstance(value, dict):
-            for name, content in value.items():
-                if not name or "=" in name:
-                    raise refuse(f": {name!r} is no name of a variable")
-                if isinstance(content, list | dict):
-                    raise refuse(f": {name} cannot be {content!r}")
-            return tuple((name, str(content)) for name, content in value.items())
-        if not isinstance(value, list):
-            raise refuse(f" must be a {'table' if flag.name == 'env' else 'list'}")
-        for one in value:
-            if isinstance(one, bool | list | dict):
-                raise refuse(f" cannot have {one!r} in it")
-    if flag.kind == "flag" and not isinstance(value, bool):
-        raise refuse(" must be true or false")
-    if (flag.kind != "flag" and isinstance(value, bool | dict | None)) or (
-        flag.kind != "list" and isinstance(value, list)
-    ):
-        raise refuse(f" cannot be {value!r}")
-    if flag.kind == "mode" and not isinstance(value, str):
-        # TOML turns 0o660 into 432, and a user who writes 660 means octal.
-        raise refuse(' must be a text: "0660"')
-    try:
-        converted = _option(flag).type_cast_value(
-            _NOWHERE,
-            [str(one) for one in value] if isinstance(value, list) else value if flag.kind == "flag" else str(value),
-        )
-    except click.ClickException as exc:
-        raise refuse(f": {exc.message}") from None
-    if value.__class__ in _SMALL and len(_CONVERTED) < _MOST_CONVERTED:
-        _CONVERTED[flag.name, value.__class__, value] = (converted,)
-    return converted
-
-
-def _texts(value: Any) -> list[str]:
-    """All texts in a value."""
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    return [text for one in value for text in _texts(one)] if isinstance(value, list) else [str(value)]
-
-
-def _text(said: Mapping[str, Setting], name: str, file: ConfigText | None) -> str:
-    if name not in said:
-        return ""
-    setting = said[name]
-    if not isinstance(setting.value, str):
-        raise ConfigError(file.path if file else "", setting.line, f"{name} must be a text")
-    if "\0" in setting.value:
-        raise ConfigError(file.path if file else "", setting.line, f"{name} cannot have a NUL in it")
-    return setting.value

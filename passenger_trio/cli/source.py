@@ -13,7 +13,8 @@ import click
 
 from passenger_trio.cli.applications import Mount
 from passenger_trio.cli.apps_dir import AppFolder
-from passenger_trio.cli.settings import Settled, find_config, settle
+from passenger_trio.cli.settings import find_config, settle
+from passenger_trio.cli.settled import Settled
 from passenger_trio.core.config_text import ConfigText
 from passenger_trio.errors import ReloadRefused
 from passenger_trio.late_classes import define

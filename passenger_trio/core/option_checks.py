@@ -6,7 +6,7 @@ operator relies on it. ``RULES`` lists what such an option needs besides; ``_TYP
 applications that it is for.
 
 This module is pure. Every error is an ``OptionError`` with the option, its value and the way out. A
-caller that knows the source of the value (a line of a file, a variable) adds it (``cli.settings``).
+caller that knows the source of the value (a line of a file, a variable) adds it (``cli.settled``).
 """
 
 from __future__ import annotations
