@@ -2,7 +2,7 @@
 
 Closing a connection with unread input makes the kernel send a reset, which can destroy the response before the client reads it.
 
-``server/http/end_connection`` lingers after HTTP; ``websocket_life`` and ``server/upgraded/websocket`` after a Close that names a broken rule.
+``server/http/end_connection`` lingers after HTTP; ``websocket_life`` and ``server/upgraded/client_frames`` after a Close that names a broken rule.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 and what is due when.
 
 This module knows two sides and the time. It never knows a socket, a frame or a task. Facts come in as
-calls; decisions come out as a list of orders, which the shell (``server/upgraded/websocket``) performs
+calls; decisions come out as a list of orders, which the shell (``server/upgraded/websocket_state``) performs
 at once and in order.
 
 The two sides::
