@@ -13,7 +13,7 @@ from passenger_trio.codecs.http1_worker import WORKER_PROTOCOLS
 from passenger_trio.codecs.worker_protocol import WorkerProtocol
 from passenger_trio.core.fronts.messages import ProcessCame
 from passenger_trio.late_classes import define
-from passenger_trio.spawning.generic import Endpoint, belongs
+from passenger_trio.spawning.endpoints import Endpoint, belongs
 from passenger_trio.spawning.spawner import warn_of_stranger
 from passenger_trio.system.crash_check import CrashCheck
 from passenger_trio.system.pidfd import PidFd

@@ -9,15 +9,16 @@ Instead of that connection it has a death pipe: ``_SHELL`` leaves a shell beside
 shell waits for EOF on the pipe and then kills the group. So any end of the supervisor ends the
 program and all that it started. (PR_SET_PDEATHSIG would end the first process only, and is lost in
 a set-uid exec.) The shell is not a child of the program, because a program may wait for all its
-children. When the program has ended, a line on the pipe tells the shell to exit; ``remains`` ends
+children. When the program has ended, a line on the pipe tells the shell to exit; ``leftover_processes`` ends
 the rest of the group.
+
+``endpoints`` finds out where the program listens, and whether it is the program that listens there.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -30,22 +31,23 @@ from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.core.start_command import shell_text
 from passenger_trio.errors import SpawnError
-from passenger_trio.late_classes import define, frozen
+from passenger_trio.late_classes import define
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.direct import Sink
+from passenger_trio.spawning.endpoints import Endpoint, belongs, listens_on, probe
 from passenger_trio.spawning.exit_status import describe_exit
 from passenger_trio.spawning.launch import Launch
 from passenger_trio.spawning.leftover_processes import Remains
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.spawner import WithoutPreloader, leave_behind, warn_of_stranger
-from passenger_trio.system.children import descendants, start_program
+from passenger_trio.system.children import start_program
 from passenger_trio.system.crash_check import CrashCheck
 from passenger_trio.system.listen import remove_unix_socket
 from passenger_trio.system.pidfd import PidFd, pin_child
-from passenger_trio.system.ports import Ports, connect_tcp_nowait, listener_uids
+from passenger_trio.system.ports import Ports, listener_uids
 from passenger_trio.system.raw_stream import RawStream
-from passenger_trio.system.unix_peers import PeerCredentials, connect_unix_nowait
+from passenger_trio.system.unix_peers import PeerCredentials
 
 __all__ = ["GenericSpawner"]
 
@@ -61,20 +63,6 @@ program and leads the process group.
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 """Seconds between two probes; the pause grows."""
-
-
-@frozen
-class Endpoint:
-    """Where a program listens: ``host`` and ``port``, or, if ``port`` is 0, the Unix socket ``host``."""
-
-    host: str
-    port: int = 0
-
-    def connect_nowait(self, believe: Callable[[PeerCredentials], bool]) -> RawStream:
-        """:param believe: for the Unix socket: whether the listening process is the right one.
-        :raises OSError: no process listens there, or the wrong one does.
-        """
-        return connect_tcp_nowait(self.host, self.port) if self.port else connect_unix_nowait(self.host, believe)
 
 
 @define(eq=False)
@@ -288,7 +276,7 @@ class GenericSpawner(WithoutPreloader):
                 race.start_soon(launch.output.run)
                 race.start_soon(watch_exit)
                 pause = _FIRST_PAUSE
-                while (found := _probe(launch.socket_path, port, pidfd.pid, self._spec.uid)) is None:
+                while (found := probe(launch.socket_path, port, pidfd.pid, self._spec.uid)) is None:
                     await trio.sleep(pause)
                     pause = min(_LONGEST_PAUSE, pause * 1.5)
                 race.cancel_scope.cancel()
@@ -324,7 +312,7 @@ class GenericSpawner(WithoutPreloader):
 
     def _never_listened(self, launch: Launch, port: int) -> SpawnError:
         assert launch.pidfd is not None
-        elsewhere = _listens_on(launch.pidfd.pid)
+        elsewhere = listens_on(launch.pidfd.pid)
         if listener_uids(port) - {self._spec.uid}:
             problem = f"A process of another user listens on its port ({port})."
         elif elsewhere:
@@ -339,60 +327,3 @@ class GenericSpawner(WithoutPreloader):
             problem,
             "Pass the address on in the command, for example --port $PORT or --socket $SOCKET. If the program only needs longer, raise --start-timeout.",
         )
-
-
-def _probe(socket_path: str, port: int, pid: int, uid: int) -> Endpoint | None:
-    """The endpoint at which the program accepts a connection; None: there is none yet.
-
-    On the port, the listener must be the application's user, or the program itself (which may have become another
-    user): another process may have taken the port first (R47).
-    """
-    for endpoint in (Endpoint(socket_path), Endpoint("127.0.0.1", port), Endpoint("::1", port)):
-        try:
-            stream = endpoint.connect_nowait(partial(belongs, pid))
-        except OSError:
-            continue
-        stream.close()
-        if (
-            not endpoint.port
-            or listener_uids(port) == {uid}
-            or any(place.endswith(f":{port}") for place in _listens_on(pid))
-        ):
-            return endpoint
-    return None
-
-
-def belongs(pid: int, listener: PeerCredentials) -> bool:
-    """Whether the listening process is the program, a member of its process group or a descendant.
-    It may run as another user.
-    """
-    if not listener.pid:
-        return False  # its pid is in another pid namespace
-    try:
-        if listener.pid == pid or os.getpgid(listener.pid) == pid:
-            return True
-    except OSError:
-        return False  # it has ended, so its group is unknown
-    return listener.pid in descendants(pid)
-
-
-def _listens_on(pid: int) -> list[str]:
-    """The addresses on which a process and its descendants listen, for people. Empty if they are
-    unknown (no descriptor is left).
-    """
-    found = set()
-    try:
-        import psutil
-
-        for member in (pid, *descendants(pid)):
-            try:
-                process = psutil.Process(member)
-                for connection in getattr(process, "net_connections", process.connections)("tcp"):
-                    if connection.status == psutil.CONN_LISTEN:
-                        host = f"[{connection.laddr.ip}]" if ":" in connection.laddr.ip else connection.laddr.ip
-                        found.add(f"{host}:{connection.laddr.port}")
-            except psutil.Error:
-                continue  # the process has ended
-    except (OSError, ImportError):
-        pass
-    return sorted(found)

@@ -21,7 +21,8 @@ from passenger_trio.core.model import GroupKey, ProcessId
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.fronts.remote_process import RemoteProcess
 from passenger_trio.spawning.direct import is_program
-from passenger_trio.spawning.generic import ListeningProcess, belongs
+from passenger_trio.spawning.endpoints import belongs
+from passenger_trio.spawning.generic import ListeningProcess
 from passenger_trio.spawning.launch import check_socket_file
 from passenger_trio.spawning.smart_forking import is_fork
 from passenger_trio.spawning.spawner import SpawnedProcess

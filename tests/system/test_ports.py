@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from needs import needs
 
-from passenger_trio.spawning.generic import Endpoint, _probe
+from passenger_trio.spawning.endpoints import Endpoint, probe
 from passenger_trio.system.ports import Ports, listener_uids
 
 STRANGER = 65534
@@ -85,7 +85,7 @@ async def test_a_port_where_our_user_listens_is_believed(another: Listening, tmp
     """Whoever it is: an application may have its server in a process that cannot be told to be its own."""
     _, port = another()
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=0) as program:
-        assert _probe(str(tmp_path / "s"), port, program.pid, os.getuid()) == Endpoint("127.0.0.1", port)
+        assert probe(str(tmp_path / "s"), port, program.pid, os.getuid()) == Endpoint("127.0.0.1", port)
         program.communicate()
 
 
@@ -93,8 +93,8 @@ async def test_a_port_where_a_stranger_listens_is_not(another: Listening, tmp_pa
     needs(os.geteuid() == 0, "the superuser, to become another user")
     pid, port = another(STRANGER)
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=0) as program:
-        assert _probe(str(tmp_path / "s"), port, program.pid, os.getuid()) is None
-        assert _probe(str(tmp_path / "s"), port, pid, os.getuid()) == Endpoint("127.0.0.1", port), (
+        assert probe(str(tmp_path / "s"), port, program.pid, os.getuid()) is None
+        assert probe(str(tmp_path / "s"), port, pid, os.getuid()) == Endpoint("127.0.0.1", port), (
             "unless it is the program itself"
         )
         program.communicate()
@@ -108,7 +108,7 @@ async def test_a_port_where_a_stranger_listens_beside_us_is_not(another: Listeni
         sock.bind(("127.0.0.2", port))
         sock.listen()
         with subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=0) as program:
-            assert _probe(str(tmp_path / "s"), port, program.pid, os.getuid()) is None
+            assert probe(str(tmp_path / "s"), port, program.pid, os.getuid()) is None
             program.communicate()
 
 
@@ -117,11 +117,11 @@ async def test_a_socket_is_the_programs_or_nobodys(instance_dir: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
         with PortOfNobody() as port:
-            assert _probe(str(path), port, os.getpid(), os.getuid()) is None, "it is bound and does not listen yet"
+            assert probe(str(path), port, os.getpid(), os.getuid()) is None, "it is bound and does not listen yet"
             sock.listen()
-            assert _probe(str(path), port, os.getpid(), os.getuid()) == Endpoint(str(path))
+            assert probe(str(path), port, os.getpid(), os.getuid()) == Endpoint(str(path))
             with subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=0) as program:
-                assert _probe(str(path), port, program.pid, os.getuid()) is None, "another has bound it"
+                assert probe(str(path), port, program.pid, os.getuid()) is None, "another has bound it"
                 program.communicate()
 
 
@@ -144,7 +144,7 @@ async def test_a_program_that_became_another_user_is_believed_on_its_own_port_on
     needs(os.geteuid() == 0, "the superuser, to become another user")
     program, _ = another(STRANGER)
     _, port = another(STRANGER)
-    assert _probe(str(tmp_path / "s"), port, program, os.getuid()) is None, "it listens elsewhere"
+    assert probe(str(tmp_path / "s"), port, program, os.getuid()) is None, "it listens elsewhere"
 
 
 def test_no_port_is_given_twice() -> None:
