@@ -1,9 +1,9 @@
-"""The admin API's bytes as a caller sees them: its request, and the answer, after which the connection ends. Sans-I/O.
+"""The caller's side of the admin API: encodes a request, and decodes the answer, after which the connection ends. Sans-I/O.
 
-The other side is ``admin_api``, which takes what any client may send. Here is what our own commands need, and nothing else: importing a library for HTTP
-takes longer than a command's whole call, and in a test's process, which was just forked, each page of it is copied when it is used (TH3).
+The server's side is ``admin_api``, which accepts requests of any client. This module has only what our own commands need: importing an HTTP library
+takes longer than a command's whole call, and in a test's process, which was just forked, each page of the library is copied when it is used (TH3).
 
-Law: any bytes are an answer, or ``ValueError``; nothing is believed of an answer that is not whole.
+Law: any bytes give an answer or ``ValueError``. An answer that is not whole is never used.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IG
 
 
 def encode_request(method: str, target: str, body: bytes | None) -> bytes:
-    """A request of our own.
+    """A request of our own commands.
 
-    :param body: None: it has none.
+    :param body: None: the request has no body.
     """
     length = "" if body is None else f"Content-Length: {len(body)}\r\n"
     head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\nConnection: close\r\n{length}\r\n"
@@ -27,7 +27,7 @@ def encode_request(method: str, target: str, body: bytes | None) -> bytes:
 
 
 def whole_size(data: bytes) -> int | None:
-    """Bytes of the whole answer, if its beginning says so. None: nobody knows yet, or it ends with the connection."""
+    """The size of the whole answer in bytes, if its head tells it. None: the head is incomplete, or the answer ends with the connection."""
     head, end, _ = data.partition(b"\r\n\r\n")
     length = _LENGTH.search(head + b"\r\n") if end else None
     return None if length is None else len(head) + len(end) + int(length[1])
@@ -36,8 +36,8 @@ def whole_size(data: bytes) -> int | None:
 def decode_answer(data: bytes) -> tuple[int, bytes]:
     """Status and body.
 
-    :param data: all that came, up to ``whole_size`` or the end of the connection.
-    :raises ValueError: it is no answer, or not a whole one.
+    :param data: all received bytes, up to ``whole_size`` or the end of the connection.
+    :raises ValueError: the bytes are no whole answer.
     """
     head, end, body = data.partition(b"\r\n\r\n")
     status = _STATUS_LINE.match(head + b"\r\n")

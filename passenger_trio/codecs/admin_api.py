@@ -1,6 +1,6 @@
 """The admin API's bytes: one request per connection, then one response. Sans-I/O.
 
-Knows HTTP (through h11, as a server that closes after its response) and JSON. Does not know what a request
+This module knows HTTP (through h11, as a server that closes after its response) and JSON. It never knows what a request
 means: the table of routes does (``admin/routes.py``).
 
 Laws:
@@ -39,7 +39,7 @@ __all__ = [
 MAX_REQUEST = 16384
 """Bytes of a request, with its body."""
 MAX_NESTING = 500
-"""Brackets that open, in all."""
+"""The most opening brackets in a body."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REASONS = {
@@ -67,13 +67,13 @@ class AdminRequest:
 
 @frozen
 class Text:
-    """An answer that is no JSON."""
+    """An answer that is not JSON."""
 
     status: int
     content_type: str
     body: bytes
     rest: Sequence[bytes] = ()
-    """What follows ``body``: a long answer is sent in its parts, never copied into one."""
+    """The parts after ``body``: a long answer is sent part by part, and never joined."""
 
 
 @frozen
@@ -81,9 +81,9 @@ class Field:
     """A member of an order.
 
     :ivar kind: as JSON Schema names it: ``string``, ``integer``, ``number``, ``boolean``, ``array``.
-    :ivar is_needed: there is no order without it; otherwise it may also be null.
-    :ivar items: of an array: the members of the objects in it.
-    :ivar bounds: of a number: the least and the greatest that is possible.
+    :ivar is_needed: whether each order must have it. If not, it may also be null.
+    :ivar items: for an array: the members of the objects in it.
+    :ivar bounds: for a number: the least and the greatest value.
     """
 
     kind: str
@@ -109,7 +109,7 @@ class AdminReader:
         return self._head is not None and self._head.method == b"HEAD"
 
     def feed(self, data: bytes) -> None:
-        """Bytes; ``b""``: the caller has ended its side.
+        """Add received bytes; ``b""``: the caller has ended its side.
 
         :raises AdminRefused: the request is too long.
         """
@@ -122,17 +122,17 @@ class AdminReader:
             raise _refusal(exc) from None
 
     def interim(self) -> bytes:
-        """What is to be sent now to a caller that waits before it sends its body; ``b""``: nothing."""
+        """The interim response for a caller that waits before it sends its body; ``b""``: none is due."""
         if self._continued or not self._connection.they_are_waiting_for_100_continue:
             return b""
         self._continued = True
         return _CONTINUE
 
     def next_request(self) -> AdminRequest | None:
-        """The request, once all of it is here.
+        """The request, once it has arrived completely.
 
-        :raises AdminRefused: it is none, or too long.
-        :raises EOFError: the caller has left without one.
+        :raises AdminRefused: the request is invalid or too long.
+        :raises EOFError: the caller has left without a request.
         """
         while True:
             try:
@@ -171,10 +171,10 @@ def read_flags(query: str) -> frozenset[str]:
 
 
 def read_order(body: bytes, fields: Mapping[str, Field]) -> dict[str, Any]:
-    """The order that a body is; an empty one is an empty object. Members that are left out or null are not in it.
+    """Read a body as an order: its members without those that are null. An empty body is an empty order.
 
-    :param fields: what it may have, by name.
-    :raises AdminRefused: it is no object, or has what is not among the fields, or not as they are.
+    :param fields: the members that it may have, by name.
+    :raises AdminRefused: the body is no object, or a member is unknown, missing or of another type.
     """
     order = _parse(body or b"{}")
     if not isinstance(order, dict):
@@ -229,7 +229,10 @@ def _short(name: str) -> str:
 
 
 def _parse(body: bytes) -> Any:
-    """:raises AdminRefused: it is no JSON, or too deep."""
+    """Parse JSON.
+
+    :raises AdminRefused: the body is not JSON, or is nested too deeply.
+    """
     # Brackets within texts count, too: no order has that many.
     if body.count(b"[") + body.count(b"{") > MAX_NESTING:
         raise AdminRefused(422, f"the body has more than {MAX_NESTING} brackets")
@@ -246,7 +249,7 @@ def _no_constant(name: str) -> Any:
 def encode_answer(status: int, value: object, *, is_head: bool = False, allow: str = "") -> bytes:
     """An answer, after which the connection is closed.
 
-    :param value: or its JSON, in bytes; or a ``Text``, whose status is the same, and whose ``rest`` the caller sends.
+    :param value: a value for JSON; or JSON as bytes; or a ``Text``, whose ``rest`` the caller must send.
     :param is_head: the answer to HEAD: what GET would have been, without its body (RFC 9110 section 9.3.2).
     :param allow: with 405: the methods that there are (RFC 9110 section 15.5.6).
     """
@@ -262,5 +265,5 @@ def encode_answer(status: int, value: object, *, is_head: bool = False, allow: s
 
 
 def encode_stream_head() -> bytes:
-    """The head of an answer of JSON objects, one a line, that ends with the connection (RFC 9112 section 6.3)."""
+    """The head of an answer that has one JSON object on each line, and ends with the connection (RFC 9112 section 6.3)."""
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n\r\n"

@@ -153,7 +153,7 @@ def _field_pairs(head: Head, trusted: bool) -> bytes:
 
 
 def _takes_trailers(head: Head) -> bool:
-    """Whether the client says so (RFC 9110 10.1.4). We pass them on, so the application is told this one word of a field that ends here."""
+    """Whether the client accepts trailers (``TE: trailers``, RFC 9110 10.1.4). The server forwards trailers, so the application gets this one word of a field that otherwise ends here."""
     return any(
         name.lower() == b"te" and b"trailers" in [word.strip(b" \t") for word in value.lower().split(b",")]
         for name, value in head.fields
@@ -161,10 +161,10 @@ def _takes_trailers(head: Head) -> bool:
 
 
 def forwarded_fields(head: Head, connection_pairs: bytes, trusted: bool, id_pairs: bytes) -> list[tuple[bytes, bytes]]:
-    """The fields of a request for a process that speaks HTTP, ``Host`` first, without framing. The same come through as in ``cgi_pairs``.
+    """The fields of a request for a process that speaks HTTP, ``Host`` first, without framing. The same fields pass as in ``cgi_pairs``.
 
-    ``X-Forwarded-For``, ``-Proto`` and ``-Host`` are always there, once each, but for ``-For`` where no address is known (the peer of a Unix
-    socket): they go on what a trusted proxy says, and begin with the peer otherwise (R11). The parameters are those of ``cgi_pairs``.
+    ``X-Forwarded-For``, ``-Proto`` and ``-Host`` are always there, once each. (``-For`` is missing if no address is known, as for the peer of a Unix
+    socket.) They continue the list of a trusted proxy, and otherwise begin with the peer (R11). The parameters are those of ``cgi_pairs``.
     """
     peer = connection_pairs.split(b"\0")
     about = dict(zip(peer[::2], peer[1::2], strict=False))
@@ -206,14 +206,14 @@ def forwarded_fields(head: Head, connection_pairs: bytes, trusted: bool, id_pair
 
 
 def _is_withdrawn(lower: bytes, words: Container[bytes]) -> bool:
-    """Whether Connection's words take out a field of this name (R22)."""
+    """Whether the words in ``Connection`` remove a field of this name (R22)."""
     return lower in words and not (
         lower in _NOT_NOMINATED or lower in _FORWARDED or lower.startswith(_FORWARDED_PREFIX)
     )
 
 
 def _withdraw(pairs: dict[bytes, bytes], fields: list[tuple[bytes, bytes]], words: set[bytes]) -> None:
-    """Take out the fields that Connection names (R22), if they may be named there."""
+    """Remove the fields that ``Connection`` names (R22), except those that must not be named there."""
     for name, _ in fields:
         if _is_withdrawn(name.lower(), words):
             pairs.pop(_TRUSTED[name] or b"", None)

@@ -67,8 +67,8 @@ def plain_size(data: bytes) -> int:
 def plain_chunks(data: bytes, most: int) -> tuple[list[bytes], int]:
     """The bodies of the whole plain chunks at the start of ``data``, at most ``most``, and how many bytes the chunks take.
 
-    A chunk is plain if its line is nothing but its size. The last one, of size 0, is never among them. This says of them what
-    ``ChunkScan`` says, and what h11 says: there is only one way to read them.
+    A chunk is plain if its line is only its size. The last chunk, of size 0, is never included. ``ChunkScan`` and h11 give the same
+    result: there is only one way to read plain chunks.
     """
     bodies: list[bytes] = []
     at = 0
@@ -113,7 +113,7 @@ class ChunkScan:
     )
 
     def __init__(self, limits: HttpLimits, *, is_ours: bool = False) -> None:
-        """:param is_ours: the sender is an application: there may be as many small chunks as it likes, and a trailer that may not be one is left out."""
+        """:param is_ours: whether the sender is an application. If so, any number of small chunks is accepted, and a forbidden trailer is left out instead of refused."""
         self._limits = limits
         self._is_ours = is_ours
         self._expect = _Expect.SIZE
@@ -125,12 +125,12 @@ class ChunkScan:
         self._clean: list[bytes] = []
         self._given = 0
         self.clean = b""
-        """What was good in the last ``scan``, as the other reader is to be given it: without white space in front of extensions."""
+        """The valid bytes of the last ``scan``, as input for h11: without white space in front of extensions."""
         self.total = 0
-        """Bytes of body that were seen, without those of the framing."""
+        """Bytes of the body so far, without the framing."""
         self.chunks = 0
         self.failure: RequestError | None = None
-        """What is wrong after the good bytes. Nothing may be scanned after it."""
+        """What is wrong after the valid bytes. After that nothing may be scanned."""
 
     @property
     def between(self) -> bool:
@@ -144,12 +144,12 @@ class ChunkScan:
 
     @property
     def complete(self) -> bool:
-        """The CRLF that ends the trailer has come: the body is complete, not before."""
+        """Whether the body is complete: the CRLF that ends the trailer has arrived."""
         return self._expect is _Expect.NOTHING
 
     def scan(self, data: bytes) -> int:
-        """How many bytes of ``data`` are good and belong to this body. Fewer than all when it ends there, or
-        at a ``failure``.
+        """How many bytes of ``data`` are valid and belong to this body. Fewer than all if the body ends there, or
+        there is a ``failure``.
         """
         at, end = 0, len(data)
         good = self._given = 0
@@ -269,13 +269,13 @@ class ChunkScan:
         return at
 
     def _give_until(self, data: bytes, at: int) -> None:
-        """What is before ``at`` is good as it is. Given once, also if what follows is refused."""
+        """Give out the bytes before ``at`` unchanged, once, even if the bytes behind them are refused."""
         if self._given < at:
             self._clean.append(data[self._given : at])
             self._given = at
 
     def _next_line(self, data: bytes, at: int, limit: int, too_long: str) -> tuple[bytes | None, int]:
-        """A line that may have begun in earlier data, and where the next byte is. Copies one line at most."""
+        """(A line, the position of the byte after it). The line may have begun in earlier data. Copies at most one line."""
         scan = self._line
         if scan is None:
             scan = self._line = LineScan()

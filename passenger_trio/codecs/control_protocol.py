@@ -84,7 +84,7 @@ class Ready:
     hazards: tuple[Hazard, ...] = ()
     """Of a preloader: what the application holds that processes cannot share."""
     app_type: str = ""
-    """What it turned out to be; ``""``: what it was taken for."""
+    """The type that the application turned out to have; ``""``: the expected one."""
 
 
 @frozen

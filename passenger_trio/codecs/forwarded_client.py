@@ -27,7 +27,7 @@ from passenger_trio.late_classes import frozen
 __all__ = ["Origin", "read_origin"]
 
 MAX_HOPS = 32
-"""Addresses that are looked at, from the right. More proxies than these nobody has."""
+"""The most addresses to look at, from the right. Nobody has more proxies."""
 
 _SCHEMES = {b"http": b"http", b"https": b"https", b"ws": b"http", b"wss": b"https"}
 _PORTS = {b"http": b"80", b"https": b"443"}
@@ -54,12 +54,12 @@ _Pairs = dict[bytes, bytes]
 
 @frozen
 class Origin:
-    """The request as it was before the proxies. What they have not said is empty."""
+    """The request as it was before the proxies. A value that they did not tell is empty."""
 
     client: str = ""
-    """The client's address; one mapped from IPv4 as that."""
+    """The client's address. An IPv4-mapped address is written as IPv4."""
     client_port: int = 0
-    """0 where it is not said."""
+    """0: not told."""
     scheme: bytes = b""
     """``http`` or ``https``."""
     host: bytes = b""
@@ -67,7 +67,7 @@ class Origin:
     port: bytes = b""
 
     def authority(self, host: bytes) -> bytes:
-        """What the client has asked for, where Host says ``host``: with the port that is only said beside it, unless that is the scheme's own."""
+        """The authority that the client has asked for. Adds the port to ``host`` if only the proxy told it, unless it is the scheme's default."""
         host = self.host or host
         if not self.port or not host or port_of(host) or self.port == _PORTS.get(self.scheme or b"http"):
             return host
@@ -95,7 +95,7 @@ class Origin:
 
 
 def read_origin(fields: Sequence[tuple[bytes, bytes]], trusts: Callable[[str], bool]) -> Origin | None:
-    """What the fields of a trusted peer say; None if there are none of these.
+    """Read the fields of a trusted peer; None if it sent none of them.
 
     :param trusts: whether an address is a trusted proxy's.
     """
@@ -176,7 +176,7 @@ def _address(text: bytes) -> tuple[str, int] | None:
 
 
 def _elements(value: bytes) -> list[_Pairs] | None:
-    """The elements of a ``Forwarded`` (RFC 7239 section 4), without empty ones; None if it is none."""
+    """The elements of a ``Forwarded`` value (RFC 7239 section 4), without empty ones; None: the value is invalid."""
     elements: list[_Pairs] = [{}]
     at = 0
     after_pair = False

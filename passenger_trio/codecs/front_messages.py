@@ -1,14 +1,14 @@
-"""What a front and the owner of the pool tell each other, as packets (FR2). The values are in ``core/fronts/messages.py``.
+"""The messages between a front and the owner of the pool, as packets (FR2). The values are in ``core/fronts/messages.py``.
 
-Sans-I/O. A packet is one message, or a part of one that is longer than ``MOST``: the channel keeps the borders of packets. The first
+Sans-I/O. A packet is one message, or a part of a message that is longer than ``MOST``. The channel keeps the borders of packets. The first
 byte is the kind; numbers are in network order.
 
 The two directions differ in trust:
 
 * ``read_from_front`` is strict. A front parses bytes of clients, so the owner does not trust it: each packet is exactly what ``encode``
-  makes of a value, or ``BadFrontMessage`` is raised. Whether the numbers make sense is judged by the owner's ledger.
-* ``OwnerReader`` trusts. What is rare and rich (the evidence of a failed start) is pickled. Grants and recalls, which come for a request,
-  are not.
+  makes of a value, or ``BadFrontMessage`` is raised. The owner's ledger judges whether the numbers make sense.
+* ``OwnerReader`` trusts the owner. Messages that are rare and have many members (the evidence of a failed start) are pickled. Grants and recalls,
+  which requests cause, are not.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["MOST", "MOST_SLOTS", "OwnerReader", "encode_from_front", "encode_fro
 MOST = 60000
 """The longest packet, in bytes."""
 MOST_SLOTS = 1024
-"""The most slots of which a ``Usage`` tells: what fits into a packet."""
+"""The most slots in a ``Usage``: more do not fit into a packet."""
 _MOST_NAME = 4096
 """The longest name of a group, in bytes."""
 
@@ -91,7 +91,7 @@ def encode_from_front(message: FromFront) -> bytes:
 def read_from_front(packet: bytes) -> FromFront:
     """The message of a packet.
 
-    :raises BadFrontMessage: it is none.
+    :raises BadFrontMessage: the packet is no message of a front.
     """
     try:
         kind = packet[0]
@@ -186,7 +186,7 @@ def encode_from_owner(message: FromOwner) -> list[bytes]:
 
 
 class OwnerReader:
-    """Reads what the owner sends. It is trusted."""
+    """Decodes the packets of the owner, which is trusted."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

@@ -1,19 +1,19 @@
 """The stream of orders and reports between the owner and a front, beside the channel of leases (FR5).
 
-Sans-I/O. A frame is four bytes of length and so many bytes. Orders go to the front and are pickled: a front trusts the owner. Reports
-come from it and are JSON objects, read strictly: a front parses bytes of clients, so the owner does not trust it.
+Sans-I/O. A frame is a length of four bytes and so many bytes. Orders go to the front and are pickled, because a front trusts the owner. Reports
+come from the front. They are JSON objects and are read strictly, because a front parses bytes of clients, so the owner does not trust it.
 
     ======== ==================================================================================
     report   members
     ======== ==================================================================================
     serving  none: the front can accept connections
     log      level, logger, event, extra, traceback: one record of its log
-    answer   number, told: what it was asked for, an object
+    answer   number, told: the answer to ``Ask``, an object
     drained  none: every connection has ended
-    explain  number, group, environment, pid, ends: a request failed, and what does the pool know of it
+    explain  number, group, environment, pid, ends: asks what the pool knows of a request that failed
     ======== ==================================================================================
 
-Law: whole or byte by byte, the same frames; what is no report raises ``BadFrontMessage``.
+Law: the same bytes give the same frames, however they are split. Bytes that are no report raise ``BadFrontMessage``.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _LEVELS = (10, 20, 30, 40, 50)
 
 
 class Asked(enum.Enum):
-    """What a front may be asked for."""
+    """What the owner may ask a front for."""
 
     FACTS = "facts"
     """Counters for ``status`` (``server/front_statistics.py``)."""
@@ -86,12 +86,12 @@ class Asked(enum.Enum):
 
 @frozen
 class Accept:
-    """The server serves: accept connections."""
+    """Accept connections."""
 
 
 @frozen
 class Drain:
-    """No connection serves another request after its current one; the front goes on accepting."""
+    """Let no connection serve another request after its current one. The front goes on accepting."""
 
 
 @frozen
@@ -101,25 +101,25 @@ class Resume:
 
 @frozen
 class ReopenLogs:
-    """After a rotation."""
+    """Open the access log again, after a rotation."""
 
 
 @frozen
 class Stop:
-    """Accept no more, drain, and end."""
+    """Accept no more connections, drain, and end."""
 
     grace: float
-    """Seconds for what is under way."""
+    """Seconds for requests in flight."""
 
 
 @frozen
 class Ask:
-    """Tell something."""
+    """Answer a question."""
 
     number: int
     what: Asked
     begin: int = 0
-    """Of counts: the number of the first application of this part (``FrontMetrics.PART``)."""
+    """For ``COUNTS``: the number of the first application of this part (``front_metrics.PART``)."""
 
 
 @frozen
@@ -135,10 +135,10 @@ class Served:
     """What a front serves, and by which options."""
 
     config: Config
-    """With this front's part of the limits."""
+    """With this front's share of the limits."""
     routes: tuple[tuple[GroupKey, AppOptions], ...]
     keys: tuple[GroupKey, ...]
-    """Every application that was ever served, in the order in which they came: counts are told in this order."""
+    """Every application that was ever served, in the order in which they came, which is the order of counts."""
     sessions: int
     """The most sessions at the same time; 0: no limit."""
     max_pool_size: int
@@ -147,7 +147,7 @@ class Served:
 
 @frozen
 class Reconfigure:
-    """Serve this from now on. It is answered, with an empty object, when no request goes by what was served before."""
+    """Serve this from now on. The front answers with an empty object when no request uses the old configuration any more."""
 
     number: int
     served: Served
@@ -186,7 +186,7 @@ class Line:
 
 @frozen
 class Answer:
-    """What a front was asked for."""
+    """The answer to ``Ask``."""
 
     number: int
     told: dict[str, Any]
@@ -199,12 +199,12 @@ class Drained:
 
 @frozen
 class Explain:
-    """A request failed, and its page shows what the pool knows of it (OB10)."""
+    """Asks what the pool knows of a request that failed, for its error page (OB10)."""
 
     number: int
     group: GroupKey
     pid: int
-    """Of the process that had it; 0: none had."""
+    """The pid of the process that had the request; 0: none had it."""
     ends: bool
     """Whether the process seems to end."""
 
@@ -234,7 +234,10 @@ def encode_answer(answer: Answer) -> bytes:
 
 
 def read_report(payload: bytes) -> Report:
-    """:raises BadFrontMessage: it is none."""
+    """Decode a report.
+
+    :raises BadFrontMessage: the payload is no report.
+    """
     try:
         members = json.loads(payload)
     except (ValueError, RecursionError):
@@ -291,7 +294,7 @@ def _json(members: dict[str, Any]) -> bytes:
 
 
 class FrameReader:
-    """Cuts frames."""
+    """Cuts a stream into frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -300,7 +303,7 @@ class FrameReader:
         self._buffer += data
 
     def frames(self) -> Iterator[bytes]:
-        """The frames that are here whole.
+        """The frames that have arrived completely.
 
         :raises BadFrontMessage: one is longer than ``MAX_FRAME``.
         """

@@ -18,7 +18,7 @@ __all__ = ["Head", "HeaderCache", "HttpLimits"]
 
 @define(eq=False)
 class HeaderCache:
-    """What requests of one connection have in common if their field lines are the same to the last byte, as those of browsers and proxies often are."""
+    """The common part of requests of one connection whose field lines are equal to the last byte, as those of browsers and proxies often are."""
 
     raw: bytes
     """The field lines with the empty line behind them."""
@@ -27,11 +27,11 @@ class HeaderCache:
     content_length: int | None
     keep_alive: bool
     field_pairs: bytes | None = None
-    """What ``cgi_fields.cgi_pairs`` makes of the fields, once it has."""
+    """The result of ``cgi_fields.cgi_pairs`` for these fields, once it was computed."""
     origin: Origin | None = None
-    """What they say of the client, once that was looked for."""
+    """What the fields say about the client, once that was read."""
     request_id: RequestId = NO_REQUEST_ID
-    """What they say of the request, once that was looked for."""
+    """What the fields say about the request, once that was read."""
     origin_read: bool = False
 
 
@@ -47,13 +47,13 @@ class Head:
     query: bytes
     """Without the question mark."""
     version: bytes
-    """``1.0`` or ``1.1``: what is spoken. A client of HTTP/1.2 speaks 1.1 with us."""
+    """``1.0`` or ``1.1``: the version that both sides use. A client of HTTP/1.2 uses 1.1 with us."""
     host: bytes
-    """The authority that is asked: of an absolute target, else of the Host field; empty if that is, or in HTTP/1.0
-    without one.
+    """The requested authority: of an absolute target, else of the Host field. Empty if the field is empty, or in HTTP/1.0
+    if there is none.
     """
     fields: list[tuple[bytes, bytes]]
-    """In order, names as received, values without white space around them."""
+    """In order. Names as received; values without white space around them."""
     content_length: int | None = None
     chunked: bool = False
     expect_continue: bool = False
@@ -61,13 +61,13 @@ class Head:
     keep_alive: bool = True
     """The client wants the connection to live on; never with HTTP/1.0."""
     upgrade: bytes = b""
-    """The protocol to upgrade to in lower case, empty when none is asked for that can be had (R19)."""
+    """The protocol to upgrade to, in lower case; empty: the client asks for none that is known (R19)."""
 
     header_cache: HeaderCache | None = attrs.field(default=None, eq=False, repr=False)
     """Shared with other requests of the connection. (They all have the same ``Peer``.)"""
 
     origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
-    """What a trusted proxy says of the client; ``host`` is then what that has asked for (``init_request``)."""
+    """What a trusted proxy says about the client. ``host`` is then the host that the client has asked for (``init_request``)."""
 
     @property
     def has_body(self) -> bool:
@@ -84,10 +84,10 @@ class HttpLimits:
     max_header_fields: int = 100
     max_request_body: int = 128 * 1024**2
     methods: frozenset[bytes] = frozenset()
-    """Those that are served; empty: all."""
+    """The methods that are served; empty: all."""
     plain_head: int = attrs.field(init=False)
-    """A head up to this size keeps the three limits in bytes, whatever is in it: all that the plain-request parser needs to
-    check.
+    """A head up to this size cannot exceed any of the three limits in bytes. So this is the only limit that the
+    plain-request parser checks.
     """
 
     @plain_head.default
