@@ -28,8 +28,8 @@ class H11Message(Message):
 
     def __init__(self, head: Head, raw: bytes, limits: HttpLimits) -> None:
         """
-        :param head: what the strict check made of ``raw``.
-        :raises RequestError: h11 makes something else of it, or nothing.
+        :param head: the result of the strict check of ``raw``.
+        :raises RequestError: h11 has another result, or refuses ``raw``.
         """
         super().__init__(head, False)
         self._chunks = ChunkScan(limits) if head.chunked else None
@@ -47,7 +47,7 @@ class H11Message(Message):
             raise refuse("readers_disagree")
 
     def read(self, data: bytes) -> tuple[bytes, int]:
-        """The decoded body. A chunked one passes the strict scanner first (R15, R16, R17)."""
+        """The decoded body. A chunked body passes the strict check first (R15, R16, R17)."""
         if self._failure is not None:
             raise self._failure
         scan = self._chunks
@@ -73,7 +73,7 @@ class H11Message(Message):
         return body, used
 
     def _collect(self) -> bytes:
-        """The body that h11 has decoded since last time."""
+        """The body that h11 has decoded since the last call."""
         parts: list[bytes] = []
         while not self.body_complete:
             event = self._next_event()

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["HTTP", "WORKER_PROTOCOLS", "HttpReader"]
 
 _LIMITS = HttpLimits(max_header_size=MAX_HEAD, max_header_field_size=MAX_HEAD, max_request_body=0)
-"""Of the trailer of a chunked body."""
+"""The limits on the trailer of a chunked body."""
 _KEEP, _CLOSE = b"", bytes([FLAG_CLOSE])
 _CAREFUL = 128
 """Bytes of chunks that are not plain, for one call. Each such chunk costs as much as ``_CAREFUL_COST`` small plain ones."""
@@ -56,7 +56,7 @@ _USUALLY_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
 class _Plain(BodyEncoding):
-    """A body of a length that the head has told."""
+    """A body whose length the head has told."""
 
     __slots__ = ()
 
@@ -104,7 +104,7 @@ class _HttpProtocol:
         whole: bool,
         length: int | None,
     ) -> tuple[bytes, BodyEncoding]:
-        """``script_name`` is not told: the target goes as it came, as proxies do it."""
+        """See ``WorkerProtocol``. The process does not get ``script_name``: like a proxy, the server passes on the target unchanged."""
         target = head.path + b"?" + head.query if head.query or head.target.endswith(b"?") else head.path
         lines = [b"%b %b HTTP/1.1" % (head.method, target)]
         lines += [b"%b: %b" % field for field in forwarded_fields(head, connection_pairs, trusted, id_pairs)]
@@ -145,14 +145,14 @@ class _HttpProtocol:
 
 HTTP: WorkerProtocol = _HttpProtocol()
 WORKER_PROTOCOLS: dict[str, WorkerProtocol] = {protocol.name: protocol for protocol in (SESSION, HTTP)}
-"""By the ``protocol`` of a socket in CONTRACT.md."""
+"""The name of a protocol (``protocol`` of a socket in CONTRACT.md) -> the protocol."""
 
 
 class _State(enum.Enum):
     HEAD = enum.auto()
     BODY = enum.auto()
     OVER = enum.auto()
-    """The whole response was read; ``END`` may still be to be told."""
+    """The whole response was read. The event ``END`` may still be queued."""
     RAW = enum.auto()
     """The stream carries another protocol."""
 
@@ -190,28 +190,28 @@ class HttpReader:
         self._connection: h11.Connection | None = None
         self._chunks: ChunkScan | None = None
         self._left = 0
-        """Bytes to come of a body that ends by its length."""
+        """Bytes that are missing of a body that ends by its length."""
         self._events: deque[tuple[int, bytes]] = deque()
-        """Parsed, and not told yet."""
+        """Parsed events that ``next_event`` has not returned yet."""
         self._failure: MalformedResponse | None = None
-        """What is wrong behind them."""
+        """The error behind those events."""
         self._flags = _KEEP
         self.begun = False
         self.pieces = 0
-        """What was parsed so far, in small chunks."""
+        """The work of parsing so far, counted in small chunks."""
 
     @property
     def ends_with_stream(self) -> bool:
         return self._state is _State.BODY and self._head is not None and self._head.body is Body.CLOSE
 
     def feed(self, data: bytes) -> None:
-        """Bytes behind the end are dropped. What is wrong is told by ``next_event``, after what was good."""
+        """Add received bytes. Bytes behind the end are dropped. ``next_event`` raises errors, after the valid events."""
         if data:
             self.begun = True
             self._unparsed = self._unparsed + data if self._unparsed else data
 
     def _parse(self) -> None:
-        """Parse one piece of what was fed; only while there is something."""
+        """Parse one piece of the fed bytes. Call it only if there are any."""
         data, self._unparsed = self._unparsed, b""
         try:
             self._unparsed = self._read(data)
@@ -219,7 +219,7 @@ class HttpReader:
             self._failure = failure
 
     def _read(self, data: bytes) -> bytes:
-        """Read some; what is left of ``data``."""
+        """Parse one piece, and return the rest of ``data``."""
         if self._state is _State.OVER or self._failure is not None:
             return b""
         if self._state is _State.HEAD:
@@ -265,7 +265,10 @@ class HttpReader:
         return scan.rest
 
     def _check_by_h11(self, head: WorkerHead, raw: bytes) -> None:
-        """:raises MalformedResponse: h11 reads it in another way, or not at all."""
+        """Compare with h11.
+
+        :raises MalformedResponse: h11 reads the head in another way, or not at all.
+        """
         import h11  # here: the start of the server does not wait for it (DE10)
 
         connection = self._connection
@@ -307,7 +310,7 @@ class HttpReader:
         return self._read_carefully(data[:size]) + data[size:]
 
     def _read_carefully(self, data: bytes) -> bytes:
-        """Read chunks by the strict check and h11; what is left of ``data``."""
+        """Read chunks by the strict check and h11, and return the rest of ``data``."""
         import h11
 
         scan, connection, events = self._chunks, self._connection, self._events
@@ -336,7 +339,7 @@ class HttpReader:
         return data[good:]
 
     def _count(self, size: int) -> None:
-        """So much of a plain body has come."""
+        """``size`` more bytes of a plain body have arrived."""
         assert self._head is not None
         if self._head.body is Body.LENGTH:
             self._left -= size
@@ -348,7 +351,10 @@ class HttpReader:
         self._events.append((END, self._flags))
 
     def feed_eof(self, broken: bool = False) -> None:
-        """:raises IncompleteResponse: the response is not whole; one without a length is, unless the stream was ``broken``."""
+        """The stream has ended.
+
+        :raises IncompleteResponse: the response is not whole. (A body without a length is whole, unless the stream was ``broken``.)
+        """
         while self._unparsed and self._state is not _State.RAW:
             self._parse()
         if self._state in (_State.OVER, _State.RAW) or self._failure is not None:
@@ -364,7 +370,7 @@ class HttpReader:
         )
 
     def take_body(self, view: memoryview) -> tuple[list[memoryview], int]:
-        """The way of bulk: what of ``view`` is body as it is, not copied, and how many bytes of it that took."""
+        """For large bodies: the body pieces in ``view``, which are not copied, and how many bytes of ``view`` they take."""
         head = self._head
         if (
             self._events
@@ -396,6 +402,6 @@ class HttpReader:
         return kind, payload
 
     def take_rest(self) -> bytes:
-        """The raw bytes that came behind an upgrade."""
+        """The raw bytes behind an upgrade."""
         rest, self._unparsed = self._unparsed, b""
         return rest

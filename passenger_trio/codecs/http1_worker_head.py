@@ -35,13 +35,13 @@ _START = b"HTTP/1."
 
 
 class Body(enum.Enum):
-    """Where the body ends."""
+    """What ends the body."""
 
     NONE = enum.auto()
     LENGTH = enum.auto()
     CHUNKED = enum.auto()
     CLOSE = enum.auto()
-    """With the stream."""
+    """The end of the stream."""
 
 
 @define
@@ -50,15 +50,15 @@ class WorkerHead:
 
     status: int
     payload: bytes
-    """As in a frame ``R`` or ``I``."""
+    """The payload of a frame ``R`` or ``I``."""
     fields: Fields
     version: bytes
     reason: bytes
     body: Body
     length: int
-    """Of a body that ends by its length."""
+    """The length of a body that ends by its length."""
     keep: bool
-    """The process keeps the stream."""
+    """Whether the process keeps the stream."""
 
 
 def malformed(text: str) -> MalformedResponse:
@@ -66,10 +66,10 @@ def malformed(text: str) -> MalformedResponse:
 
 
 def read_head(status_line: bytes, fields: Fields, method: bytes) -> WorkerHead:
-    """What the lines mean together.
+    """Check the lines together, and make the head.
 
-    :param method: of the request.
-    :raises MalformedResponse: it can be read in two ways, or in none.
+    :param method: the method of the request.
+    :raises MalformedResponse: the head can be read in two ways, or in none.
     """
     match = _STATUS_LINE.fullmatch(status_line)
     if match is None:
@@ -109,7 +109,7 @@ def read_head(status_line: bytes, fields: Fields, method: bytes) -> WorkerHead:
 
 
 def parse_plain_head(data: bytes, method: bytes) -> tuple[WorkerHead, int] | None:
-    """A plain final head at the start of ``data``, and its length; None: let ``HeadScan`` look. It says the same of what is recognised here.
+    """A plain final head at the start of ``data``, and its length. None: use ``HeadScan``, which gives the same result for plain heads.
 
     :raises MalformedResponse: see ``read_head``.
     """
@@ -127,7 +127,7 @@ def parse_plain_head(data: bytes, method: bytes) -> tuple[WorkerHead, int] | Non
 
 
 class HeadScan:
-    """Reads one head in pieces; what is wrong is found at the byte that makes it wrong."""
+    """Reads one head in pieces. An error is found at the byte that causes it."""
 
     __slots__ = ("_fields", "_left", "_lines", "_status_line", "head", "raw", "rest")
 
@@ -140,9 +140,9 @@ class HeadScan:
         self.raw = self.rest = b""
 
     def feed(self, data: bytes, method: bytes) -> bool:
-        """Look at more bytes. True: the head is complete: ``head``, ``raw`` (its bytes) and ``rest`` (those behind it) are there.
+        """Look at more bytes. True: the head is complete, and ``head``, ``raw`` (its bytes) and ``rest`` (the bytes behind it) are set.
 
-        :raises MalformedResponse: it is no head.
+        :raises MalformedResponse: the bytes are no head.
         """
         lines = self._lines
         lines.feed(data)

@@ -20,7 +20,7 @@ _CR, _LF = 0x0D, 0x0A
 
 
 class LineScan:
-    """Cuts lines. ``buffer`` holds all that was fed, ``start`` is where the next line begins in it."""
+    """Cuts bytes into lines. ``buffer`` holds all bytes that were fed; ``start`` is where the next line begins in it."""
 
     __slots__ = ("buffer", "seen", "start")
 
@@ -33,9 +33,9 @@ class LineScan:
         self.buffer += data
 
     def next_line(self, limit: int, too_long: str) -> bytes | None:
-        """The next line without its CRLF, or None when it is not there yet.
+        """The next line without its CRLF; None if it has not arrived yet.
 
-        :param limit: most bytes of the line, its CRLF not counted.
+        :param limit: the most bytes of the line, without its CRLF.
         :param too_long: the refusal when it is longer.
         :raises RequestError: bare_lf, bare_cr, control_byte, or ``too_long`` (R1, R7, R8).
         """

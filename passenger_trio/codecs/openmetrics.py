@@ -1,11 +1,11 @@
 """Metrics as text: the OpenMetrics exposition format, version 1.0 (the form that Prometheus reads).
 
-Knows names, labels and numbers. Does not know what they mean, nor where they come from. Written by hand: the format is
-a few lines, while prometheus-client keeps its own counters behind a lock for each, which the request path would pay
-for, and writes every sample anew at each scrape. Tests hold the text to what that library writes and reads, and promtool.
+This module knows names, labels and numbers. It never knows what they mean, or where they come from. It is written by hand because the format is
+a few lines. The library prometheus-client has its own counters with a lock each, which the request path would pay
+for, and formats every sample anew at each scrape. Tests compare the text with that library, and check it with promtool.
 
-Laws: a family is written once, with all of its samples together; whatever is in a label, a sample is one line; the text
-ends with ``# EOF``. What has not changed since the last scrape is not written again (``Section``).
+Laws: a family is written once, with all of its samples together. A sample is one line, whatever its labels contain. The text
+ends with ``# EOF``. Items that have not changed since the last scrape are not formatted again (``Section``).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = ["CONTENT_TYPE", "END", "PAUSE", "Exposition", "Family", "Section", "e
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 PAUSE: Final = None
-"""Between two slices of the work: others may run."""
+"""Given out between two slices of the work: the caller lets other tasks run."""
 END = b"# EOF\n"
 
 _STEP = 1000
-"""How much is done between two pauses, counted in items that have not changed."""
+"""The work between two pauses, counted in unchanged items."""
 _WRITTEN = 50
-"""An item that is written counts as so many."""
+"""An item that is formatted counts as so many unchanged ones."""
 _LINES = 250
-"""Items whose lines are one part of the text."""
+"""The most items in one part of the text."""
 
 _UNITS = ("seconds", "bytes")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
@@ -58,16 +58,16 @@ class Family:
 
 
 Item = tuple[str, object, Any]
-"""A name, which no other item of the section has; a stamp; and what the samples are made of. As long as the stamp is equal, the samples are."""
+"""(Name, unique in its section; stamp; the value from which samples are made). As long as the stamp is equal, the samples are equal."""
 
 
 @frozen
 class Section:
-    """Families that have samples of each of many items: of a thousand applications few have changed since the last scrape.
+    """Families with samples of many items. Of a thousand applications, few have changed since the last scrape.
 
-    :ivar heads: name, kind and help of each family. The first name is the section's.
-    :ivar items: taken one by one, between pauses.
-    :ivar add: adds the samples of an item, of which it is given the third member, to the families.
+    :ivar heads: name, kind and help of each family. The first name is also the section's.
+    :ivar items: iterated with pauses in between.
+    :ivar add: adds the samples of an item to the families. Its argument is the third member of the item.
     """
 
     heads: tuple[tuple[str, str, str], ...]
@@ -75,7 +75,7 @@ class Section:
     add: Callable[[Any, Sequence[Family]], None]
 
     def families(self) -> Iterator[Family | None]:
-        """As values: pauses, and then the families."""
+        """The families as values, after pauses."""
         families = self._empty()
         for number, (_, _, item) in enumerate(self.items, 1):
             self.add(item, families)
@@ -103,7 +103,7 @@ class Exposition:
 
     def __init__(self) -> None:
         self.written = 0
-        """Items of sections that were written. The others were the same as before."""
+        """How many items of sections were formatted. All others were unchanged."""
         self._known: dict[str, dict[str, tuple[object, tuple[bytes, ...]]]] = {}
         """Section -> item -> its stamp, and its lines in each family."""
 
@@ -170,7 +170,7 @@ def _escaped(text: str) -> str:
 
 
 def _as_bytes(text: str) -> bytes:
-    """A name from a file system may hold bytes that are no text."""
+    """Encode a name, which may contain undecodable bytes of a file system."""
     return text.encode("utf-8", "backslashreplace")
 
 

@@ -17,10 +17,10 @@ _POSSESSIVE = re.compile(rb"(?<=[\])])([*+?])\+")
 
 
 def compiled(pattern: bytes) -> re.Pattern[bytes]:
-    """``re.compile`` for a pattern whose possessive quantifiers stand behind a class or a group."""
+    """``re.compile`` for a pattern whose possessive quantifiers follow a class or a group."""
     return re.compile(greedy(pattern) if sys.implementation.name == "pypy" else pattern)
 
 
 def greedy(pattern: bytes) -> bytes:
-    """The pattern with greedy quantifiers for possessive ones."""
+    """The pattern with greedy instead of possessive quantifiers."""
     return _POSSESSIVE.sub(rb"\1", pattern)

@@ -21,11 +21,11 @@ __all__ = ["NO_REQUEST_ID", "RequestId", "make_id_pairs", "proxy_time", "read_re
 _SANE_ID = re.compile(rb"[A-Za-z0-9_.:/+=@-]{1,128}")
 _START = re.compile(rb"(?:t=)?([0-9]{9,19}(?:\.[0-9]{1,9})?)")
 _SCALES = (1.0, 1e3, 1e6, 1e9)
-"""nginx and kamal-proxy write seconds or milliseconds, Apache microseconds; nobody writes the unit."""
+"""Units of a start as parts of a second. nginx and kamal-proxy write seconds or milliseconds, Apache microseconds; the value never names its unit."""
 _EARLIEST, _LATEST = 946_684_800.0, 4_102_444_800.0
-"""The years 2000 and 2100: of the units of a number, at most one puts it between them."""
+"""The years 2000 and 2100. For any number, at most one unit gives a time between them."""
 _LONGEST_WAIT = 3600.0
-"""Seconds. More than that is another clock, and no queue."""
+"""Seconds. A longer wait shows that the proxy's clock differs."""
 
 _ID_AT = len(b"HTTP_X_REQUEST_ID\0")
 _NAMES = {12: b"x-request-id", 15: b"x-request-start"}
@@ -33,11 +33,11 @@ _NAMES = {12: b"x-request-id", 15: b"x-request-start"}
 
 @frozen
 class RequestId:
-    """What the fields say.
+    """The values of the fields.
 
-    :ivar request_id: ``b""``: nothing sane.
-    :ivar start: as it came; ``b""``: nothing that can be read.
-    :ivar started: the same in seconds since 1970; 0: unknown.
+    :ivar request_id: ``b""``: no usable id.
+    :ivar start: as received; ``b""``: no readable start.
+    :ivar started: the start in seconds since 1970; 0: unknown.
     """
 
     request_id: bytes = b""
@@ -49,7 +49,7 @@ NO_REQUEST_ID = RequestId()
 
 
 def read_request_id(fields: Sequence[tuple[bytes, bytes]]) -> RequestId:
-    """What the fields of a trusted peer say. A field that occurs twice says nothing."""
+    """Read the fields of a trusted peer. A field that occurs twice is ignored."""
     found: dict[bytes, bytes] = {}
     for name, value in fields:
         wanted = _NAMES.get(len(name))
@@ -72,7 +72,7 @@ def _seconds(start: bytes) -> float:
 
 
 def proxy_time(said: RequestId, now: float) -> float:
-    """Seconds that the request has waited in front of us; 0 where that is unknown, or the proxy's clock is not ours.
+    """Seconds that the request has waited before it reached this server; 0: unknown, or the proxy's clock differs.
 
     :param now: seconds since 1970.
     """
@@ -81,7 +81,7 @@ def proxy_time(said: RequestId, now: float) -> float:
 
 
 def make_id_pairs(request_id: bytes, start: bytes) -> bytes:
-    """:param start: for ``X-Request-Start``; ``b""``: it is not told (a request of the server's own)."""
+    """The pairs of a request. :param start: the value of ``X-Request-Start``; ``b""``: left out (a request of the server itself)."""
     if not start:
         return b"HTTP_X_REQUEST_ID\0%b\0" % request_id
     return b"HTTP_X_REQUEST_ID\0%b\0HTTP_X_REQUEST_START\0%b\0" % (request_id, start)

@@ -47,7 +47,7 @@ class Message:
     def __init__(self, head: Head, body_complete: bool) -> None:
         self.head = head
         self.body_complete = body_complete
-        """The request has come as a whole, and was read."""
+        """Whether the request was read completely."""
         self.begun = False
         self.ended = False
         self.continued = False
@@ -55,28 +55,28 @@ class Message:
         self.overrun = 0
         """Bytes that the application sent beyond its declared length."""
         self.short = False
-        """The response ended before its declared length."""
+        """Whether the response ended before its declared length."""
         self._muted = self._chunked = self._probed = False
         self._left: int | None = None
 
     def read(self, data: bytes) -> tuple[bytes, int]:
-        """Body that is in ``data``, and how many bytes of ``data`` it took.
+        """(The body in ``data``, the number of bytes of ``data`` that it takes).
 
-        :raises RequestError: R13, R15, R16, R17. What was good before is given out first.
+        :raises RequestError: R13, R15, R16, R17. The valid part is returned first.
         """
         raise NotImplementedError
 
     @property
     def raw_left(self) -> int:
-        """Bytes of body that are still to come, if they are on the wire as they are and may be taken from there (``skip``); else 0."""
+        """Bytes of the body that are missing, if the caller may take them directly from the socket (``skip``); else 0."""
         return 0
 
     def skip(self, count: int) -> None:
-        """So many bytes of ``raw_left`` have been taken."""
+        """The caller has taken ``count`` bytes of ``raw_left``."""
         raise InvariantBroken("a body was taken that needs to be read")
 
     def begin(self, status: int, reason: bytes, fields: Fields, length: int | None, date: bytes, close: bool) -> bytes:
-        """The head of the response (R22, R23). After a request body that was not read the connection closes."""
+        """The head of the response (R22, R23). If the request body was not read completely, the connection closes after it."""
         if self.begun:
             raise InvariantBroken("a response was begun twice")
         head = self.head
@@ -94,7 +94,7 @@ class Message:
         return out
 
     def body(self, data: bytes | memoryview) -> Sequence[bytes | memoryview]:
-        """Pieces to send for ``data``, which is not copied. More than was declared is cut off (R24)."""
+        """The pieces to send for ``data``, which is not copied. Bytes beyond the declared length are cut off (R24)."""
         if not self.begun or self.ended:
             raise InvariantBroken("response body outside of a response")
         if self._muted or not data:
@@ -112,7 +112,7 @@ class Message:
         return self._write_data(data)
 
     def end(self, trailers: Fields = _NONE) -> bytes:
-        """What ends the response, with trailers if they can be sent: in a chunked body (RFC 9112 7.1.2). After too few bytes that is nothing, and the connection must close (R24)."""
+        """The bytes that end the response, with trailers if the body is chunked (RFC 9112 7.1.2). If the body was too short there are none, and the connection must close (R24)."""
         if not self.begun or self.ended:
             raise InvariantBroken("the end of a response that is not under way")
         self.ended = True
@@ -132,13 +132,13 @@ class Message:
         date: bytes,
         close: bool,
     ) -> bytes:
-        """The three above at once. Without ``length`` it is that of the body, where there can be one."""
+        """``begin``, ``body`` and ``end`` in one. Without ``length`` the body's own length counts, if there can be a body."""
         if length is None and not self._is_muted(status):
             length = len(body)
         return b"".join((self.begin(status, reason, fields, length, date, close), *self.body(body), self.end()))
 
     def answer(self, app: AppHead, body: bytes, date: bytes, close: bool) -> bytes:
-        """``whole``, of an application's response."""
+        """Like ``whole``, for an application's response."""
         return self.whole(app.status, app.reason, app.fields, body, app.content_length, date, close)
 
     def _is_muted(self, status: int) -> bool:
@@ -161,10 +161,10 @@ class Message:
         return self._write_interim(status, reason, kept)
 
     def probe(self) -> bytes:
-        """What says nothing to a client, to be sent between two pieces of its response: the kernel of one that is gone answers it. ``b""``: there is nothing.
+        """Bytes without a meaning, to be sent between two pieces of the response: if the client has left, its kernel answers them with a reset. ``b""``: there are none.
 
-        Before the head that is a ``100 Continue``, which a client that did not ask for it discards (RFC 9110 15.2.1). In a chunked body it is a leading zero of the
-        size that comes next (RFC 9112 7.1: ``1*HEXDIG``, and ``1*"0"`` for the last). Once a response; nothing before or in a body of another framing.
+        Before the head this is a ``100 Continue``, which a client that did not ask for it discards (RFC 9110 15.2.1). In a chunked body it is a leading zero of the
+        next size (RFC 9112 7.1: ``1*HEXDIG``, and ``1*"0"`` for the last). Once in a response; never in a body of another framing.
         """
         if self._probed or self.ended:
             return b""
@@ -174,9 +174,9 @@ class Message:
         return b"0" if self._chunked else b""
 
     def switch(self, reason: bytes, fields: Fields) -> bytes:
-        """The head of status 101: behind it is no HTTP any more, in either direction.
+        """The head of status 101. After it the connection is no longer HTTP, in either direction.
 
-        :raises InvariantBroken: the request asks for no upgrade, or is answered already.
+        :raises InvariantBroken: the request asks for no upgrade, or was answered already.
         """
         if self.begun or not self.head.upgrade:
             raise InvariantBroken("a connection is upgraded that cannot be")
@@ -185,7 +185,7 @@ class Message:
         return out
 
     def hand_over(self) -> None:
-        """The application has the connection from here; the message is its last."""
+        """The application takes over the connection: this message is its last."""
         self.begun = self.must_close = True
 
     def _write_head(self, status: int, reason: bytes, fields: Fields, length: int | None, chunked: bool) -> bytes:

@@ -87,9 +87,9 @@ class AppHead:
     has_date: bool = False
     has_server: bool = False
     wants_oob_work: bool = False
-    """The application asks for a time without requests (OP14)."""
+    """Whether the application asks for out-of-band work (OP14)."""
     lines: bytes | None = attrs.field(default=None, eq=False, repr=False)
-    """Status line and fields as they are written, without what only the connection knows. Made by whoever writes them first."""
+    """Status line and fields as bytes, without the fields that depend on the connection. The first writer of the head makes them."""
 
     def with_fields(self, more: Fields) -> AppHead:
         """The same head with more fields, for one response."""
@@ -97,7 +97,7 @@ class AppHead:
 
 
 class _Known(dict[bytes, AppHead]):
-    """Payload -> head, for heads that come again and again. What sets a cookie is not kept: it is one client's, and a secret."""
+    """Payload -> head, for heads that repeat. A head that sets a cookie is not kept: it is for one client, and secret."""
 
     def __missing__(self, payload: bytes) -> AppHead:
         head = _parse(payload)
@@ -115,9 +115,9 @@ _MOST_KNOWN_HEADS, _LONGEST_KNOWN_HEAD = 512, 1024
 def parse_response_head(payload: bytes) -> AppHead:
     """The head in the payload of an ``R`` frame. Equal payloads share one ``AppHead`` (a cache): change nothing in it. Only its writer stores ``lines``.
 
-    :raises MalformedResponse: it is no pairs: the loader's fault.
-    :raises UnfitResponseHead: it is not one (R21), or its length is not one (R24). ``code`` says which;
-        status 200 to 599 only.
+    :raises MalformedResponse: the payload is no list of pairs, which is the loader's fault.
+    :raises UnfitResponseHead: the head (R21) or its length (R24) is invalid; ``code`` says which. The status must be
+        200 to 599.
     """
     return _KNOWN[payload]
 
@@ -159,8 +159,8 @@ def _parse(payload: bytes) -> AppHead:
 def parse_interim(payload: bytes) -> tuple[int, bytes, Fields]:
     """Status, reason and fields in the payload of an ``I`` frame.
 
-    :raises UnfitResponseHead: it is no interim response, or it is 101, which is not an application's to send
-        this way.
+    :raises UnfitResponseHead: the head is no interim response, or has status 101, which an application cannot send
+        in this way.
     """
     match = _INTERIM.fullmatch(payload)
     if match is None:
@@ -173,11 +173,11 @@ def parse_interim(payload: bytes) -> tuple[int, bytes, Fields]:
 
 
 def parse_switch(payload: bytes, asked: bytes) -> tuple[bytes, Fields]:
-    """Reason and fields in the payload of an ``R`` frame of status 101, with ``Upgrade`` and ``Connection`` as they must be (RFC 9110 7.8, 15.2.2).
+    """Reason and fields in the payload of an ``R`` frame of status 101, with the required ``Upgrade`` and ``Connection`` (RFC 9110 7.8, 15.2.2).
 
     :param asked: the protocol that the client asked for, in lower case; empty if it asked for none.
-    :raises MalformedResponse: it is no pairs.
-    :raises UnfitResponseHead: nobody asked for an upgrade, or for another one (R24), or a field is not one.
+    :raises MalformedResponse: the payload is no list of pairs.
+    :raises UnfitResponseHead: the client asked for no upgrade or for another one (R24), or a field is invalid.
     """
     if not _SWITCH.fullmatch(payload):
         raise _diagnosis(payload, interim=True)
@@ -192,9 +192,9 @@ def parse_switch(payload: bytes, asked: bytes) -> tuple[bytes, Fields]:
 
 
 def parse_trailers(payload: bytes) -> Fields:
-    """The fields in the payload of an ``L`` frame, without those that mean nothing, or too much, behind a body (RFC 9110 6.5.1).
+    """The fields in the payload of an ``L`` frame, without those that must not be trailers (RFC 9110 6.5.1).
 
-    :raises MalformedResponse: it is no pairs.
+    :raises MalformedResponse: the payload is no list of pairs.
     :raises UnfitResponseHead: a name is no token, or a value has a control character.
     """
     parts = payload.split(b"\0")
@@ -239,7 +239,7 @@ def _words(value: bytes) -> list[bytes]:
 
 
 def _diagnosis(payload: bytes, interim: bool = False) -> MalformedResponse | UnfitResponseHead:
-    """What is wrong with a payload that the expression does not match."""
+    """The error for a payload that the expression does not match."""
     parts = payload.split(b"\0")
     if parts.pop() or len(parts) < 2 or len(parts) % 2:
         return _malformed("bad_pairs", "its head is not NUL-terminated pairs")

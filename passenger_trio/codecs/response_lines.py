@@ -1,4 +1,4 @@
-"""The lines of a response head, as every writer here makes them.
+"""The lines of a response head, which all writers of responses make in the same way.
 
 All responses have the same shape: status line, the application's fields in order, ``Date`` and ``Server`` if
 the application set none, then framing and ``Connection``. So a response does not show which reader parsed the

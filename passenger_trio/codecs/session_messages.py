@@ -42,16 +42,16 @@ def encode_message(kind: int, payload: bytes) -> bytes:
 
 
 class MessageReader:
-    """What a worker sends after its ``W``."""
+    """Reads the bytes that a worker sends after its ``W``."""
 
     __slots__ = ("_buffer", "_closed", "_ended", "_kind", "_left", "_text", "closing")
 
     def __init__(self, rest: bytes = b"") -> None:
-        """:param rest: what came behind the ``W``."""
+        """:param rest: the bytes that arrived behind the ``W``."""
         self._buffer = bytearray(rest)
         self._kind = 0
         self._left = 0
-        """Bytes of the current message that have not come yet, where it is given out in pieces."""
+        """If the current message is given out in pieces: its bytes that have not arrived yet."""
         self._text: codecs.IncrementalDecoder | None = None
         self._closed = False
         self._ended = False
@@ -59,13 +59,19 @@ class MessageReader:
         """Whether a ``C`` was sent to the worker: its ``E`` may follow then."""
 
     def feed(self, data: bytes) -> None:
-        """:raises MalformedResponse: bytes after the end of the session."""
+        """Add received bytes.
+
+        :raises MalformedResponse: they come after the end of the session.
+        """
         if self._ended and data:
             raise MalformedResponse("the process sent bytes after the end of its session")
         self._buffer += data
 
     def feed_eof(self) -> None:
-        """:raises IncompleteResponse: the session has not ended."""
+        """The stream has ended.
+
+        :raises IncompleteResponse: the session has not ended.
+        """
         if not self._ended:
             raise IncompleteResponse("the process closed the connection of a WebSocket")
 

@@ -54,7 +54,7 @@ __all__ = [
 MAX_FRAME: Final = MAX_WEBSOCKET_MESSAGE
 MAX_HEAD: Final = 128 * 1024
 RUN: Final = 256
-"""Small pieces that a reader takes in one call; each costs about a microsecond."""
+"""The most small pieces that a reader handles in one call; each costs about a microsecond."""
 INTERIM_COST: Final = 32
 """Small pieces that cost as much as one interim response."""
 
@@ -66,17 +66,17 @@ END: Final = ord("E")
 INTERIM: Final = ord("I")
 ERROR: Final = ord("X")
 ACCEPT: Final = ord("W")
-"""A WebSocket is accepted: what follows is read by ``session_messages``."""
+"""The worker accepts a WebSocket. ``session_messages`` reads the bytes that follow."""
 UPGRADE: Final = ord("U")
 TRAILERS: Final = ord("L")
 """Fields behind the body of a response."""
 
 FLAG_CLOSE: Final = 1
 FLAG_OOB_WORK: Final = 2
-"""The process wants a time without requests, for out-of-band work."""
+"""The process asks for out-of-band work."""
 
 OOB_WORK_FRAME: Final = b"O\0\0\0\0"
-"""Between two sessions: do it now. The worker answers with ``E``."""
+"""Sent between two sessions: do the out-of-band work now. The worker answers with ``E``."""
 
 BODY_END: Final = b"E\0\0\0\0"
 
@@ -154,7 +154,7 @@ def encode_data(data: bytes) -> bytes:
 
 
 def encode_data_head(size: int) -> bytes:
-    """What stands before the ``size`` bytes of one body frame, for bytes that do not pass through here."""
+    """The prefix of a body frame of ``size`` bytes, for bytes that are sent without passing through this module."""
     return b"D" + _pack(size)
 
 
@@ -192,7 +192,7 @@ class ResponseReader:
 
     ``feed`` takes bytes, ``next_event`` gives ``(type, payload)`` or None when more bytes are needed: ``(INTERIM, payload)``,
     ``(HEAD, payload)``, ``(DATA, piece)``, ``(ERROR, payload)``, ``(TRAILERS, payload)``, ``(END, flags as one byte or empty)``, ``(UPGRADE, empty)``,
-    ``(ACCEPT, payload)``. ``END``, ``UPGRADE`` and ``ACCEPT`` are the last: what was fed after them and not read is for ``take_rest``.
+    ``(ACCEPT, payload)``. ``END``, ``UPGRADE`` and ``ACCEPT`` are the last event. ``take_rest`` gives the bytes behind them.
 
     :param websocket: whether a WebSocket was asked for, so that ``ACCEPT`` may come.
     """
@@ -203,12 +203,12 @@ class ResponseReader:
         self._buffer = bytearray()
         self._piece = b""
         self._remaining = 0
-        """Bytes of the current ``D`` frame that have not come yet."""
+        """Bytes of the current ``D`` frame that have not arrived yet."""
         self._state = _ASKED if websocket else _START
         self.begun = False
-        """Whether any byte has come, one of an interim response too (R30: no retry after that)."""
+        """Whether any byte has arrived, even of an interim response (R30: no retry after that)."""
         self.pieces = 0
-        """What was read so far, in small frames."""
+        """The work of reading so far, counted in small frames."""
 
     ends_with_stream = False
 
@@ -228,7 +228,9 @@ class ResponseReader:
             self._buffer += data
 
     def feed_eof(self, broken: bool = False) -> None:
-        """:param broken: of no concern here: only ``E`` ends a response.
+        """The stream has ended.
+
+        :param broken: not used here, because only ``E`` ends a response.
         :raises IncompleteResponse: the response is not whole.
         """
         if self._state not in (_DONE, _RAW):
@@ -239,17 +241,17 @@ class ResponseReader:
             )
 
     def take_body(self, view: memoryview) -> tuple[list[memoryview], int]:
-        """The way of bulk: the body pieces at the front of ``view`` (at most ``RUN``), not copied, and how many bytes of it they and the heads of their frames
-        took.
+        """For large bodies: the body pieces at the front of ``view`` (at most ``RUN``), which are not copied, and how many bytes of ``view`` they and the heads
+        of their frames take.
 
-        The rest is for ``feed``, which is also where whatever is wrong is found. Nothing is taken while fed bytes are left.
+        Give the rest to ``feed``, which also finds errors. Takes nothing while fed bytes are left.
         """
         if self._buffer or self._piece or self._state != _RESPONDING:
             return [], 0
         return self._body(view)
 
     def _body(self, view: _View) -> tuple[list[_View], int]:
-        """The body pieces at the front of ``view``, and how many bytes they and the heads of their frames took."""
+        """The body pieces at the front of ``view``, and how many bytes they and the heads of their frames take."""
         pieces: list[_View] = []
         at, end = 0, len(view)
         remaining = self._remaining
@@ -313,7 +315,7 @@ class ResponseReader:
         return kind, payload
 
     def take_rest(self) -> bytes:
-        """The raw bytes that came behind an upgrade, and are in no frame."""
+        """The raw bytes behind an upgrade, which are in no frame."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         return rest
@@ -322,7 +324,7 @@ class ResponseReader:
 def is_end_of_oob_work(data: bytes) -> bool:
     """Whether ``data`` is the whole answer to ``OOB_WORK_FRAME``.
 
-    :raises MalformedResponse: it is another frame, or more than one.
+    :raises MalformedResponse: the answer is another frame, or more than one.
     """
     if not BODY_END.startswith(data[:5]):
         flagged = data[:5] == b"E\0\0\0\1"

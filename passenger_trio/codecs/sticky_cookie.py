@@ -1,12 +1,12 @@
-"""The cookie of sticky sessions: which process a client was sent to, and is to be sent to again.
+"""The cookie of sticky sessions, which sends a client to the same process again.
 
 Pure: header fields in, header fields out. It knows the cookie's name, path and attributes, and the *route* of
 a process: a random text that says nothing about the process. It never knows processes.
 
 Laws:
 
-* What a client sends as a route is only looked up. A forged one leads to any process, as none does.
-* The cookie is set when it has to change, and not with every response.
+* A route from a client is only looked up. With a forged route the request goes to any process, as without a route.
+* The cookie is set only when it has to change, and not with every response.
 * Of several cookies with the name the first counts: it has the longest path (RFC 6265, section 5.4).
 """
 
@@ -53,7 +53,7 @@ class StickyCookie:
         object.__setattr__(self, "_is_secure", any(word.lower() == "secure" for word in given))
 
     def read(self, fields: Sequence[tuple[bytes, bytes]]) -> bytes:
-        """The route that a request asks for; empty: none."""
+        """The route that a request asks for; empty: it asks for none."""
         for name, value in fields:
             if len(name) == 6 and name.lower() == b"cookie":
                 match = self._pattern.search(value)
@@ -64,7 +64,7 @@ class StickyCookie:
     def field(self, route: bytes, *, secure: bool) -> tuple[bytes, bytes]:
         """The response field that sends the client to the same process again.
 
-        :param secure: the client speaks HTTPS, and the cookie is not to go over anything else.
+        :param secure: whether the client uses HTTPS. If so, the cookie must not be sent over HTTP.
         """
         own = b"; Secure" if secure and not self._is_secure else b""
         return b"Set-Cookie", b"%s=%s; Path=%s%s%s" % (self.name.encode(), route, self.path, self._attributes, own)

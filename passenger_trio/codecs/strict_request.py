@@ -43,13 +43,13 @@ _VERSION = re.compile(rb"HTTP/([0-9]\.[0-9])")
 _TARGET = re.compile(rb'[!"$-~]+')  # visible ASCII, no fragment
 _ABSOLUTE = re.compile(rb"(?i:https?://)([^/?]*)(/[^?]*)?(?:\?(.*))?")
 _LONGEST_KNOWN = 1024
-"""Bytes of a request line that is not whole, or not right, which go to the log."""
+"""The most bytes of an incomplete or invalid request line that go to the log."""
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 
 
 @frozen
 class Known:
-    """What is known of a request that came to nothing. Not checked: for the log."""
+    """The known parts of a request that failed, for the log. They were not checked."""
 
     method: bytes = b""
     target: bytes = b""
@@ -77,7 +77,7 @@ class HeadScan:
         return len(self._lines.buffer)
 
     def known(self) -> Known:
-        """Of a head that is refused, or late: as much as has come, and can be told."""
+        """The known parts of a head that is refused, or late."""
         if self.request_line is not None:
             return Known(*self.request_line, self.fields)
         line = re.split(rb"[\r\n]", bytes(self._lines.buffer[:_LONGEST_KNOWN]), maxsplit=1)[0]
@@ -90,7 +90,7 @@ class HeadScan:
 
     @property
     def asks_for_head(self) -> bool:
-        """Whether the method is HEAD, as far as bytes have come: the answer has no body, also if it is a refusal."""
+        """Whether the method is HEAD, as far as bytes have arrived. Then even a refusal has no body."""
         return self._lines.buffer.startswith(b"HEAD ")
 
     def feed(self, data: bytes) -> bool:
@@ -124,14 +124,14 @@ class HeadScan:
 
 
 def spoken_version(version: bytes) -> bytes:
-    """The version in which a client is answered whose own is this: of a later minor version our latest (RFC 9110 2.5)."""
+    """The version of the response for a client of this version: for a later minor version, our latest one (RFC 9110 2.5)."""
     return b"1.0" if version == b"1.0" else b"1.1"
 
 
 def read_request_line(line: bytes, methods: frozenset[bytes] = frozenset()) -> tuple[bytes, bytes, bytes]:
-    """Method, target and the version that is spoken.
+    """Method, target and the version to use.
 
-    :param methods: those that are served; none: every one (RFC 9110 16.1), but CONNECT.
+    :param methods: the methods that are served; empty: all (RFC 9110 16.1) except CONNECT.
     :raises RequestError: R2, R3, R4; RFC 9112 3. The version comes first: the preface of HTTP/2 gets 505.
     """
     parts = line.split(b" ")
@@ -157,7 +157,7 @@ def read_request_line(line: bytes, methods: frozenset[bytes] = frozenset()) -> t
 def check_head(
     method: bytes, target: bytes, version: bytes, fields: list[tuple[bytes, bytes]], limits: HttpLimits
 ) -> Head:
-    """What the lines mean together.
+    """Check the lines together, and make the head.
 
     :raises RequestError: R3, R5, R10, R12, R13, R14, R19, R20.
     """

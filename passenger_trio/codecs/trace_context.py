@@ -1,10 +1,10 @@
 """W3C Trace Context: the fields ``traceparent`` and ``tracestate``, read strictly and written (OB4).
 
-Laws: a value that breaks the recommendation is None as a whole. A value that is read and written again is the same
-trace. A later version is read as its first four parts (section 3.2.4). A field that occurs twice counts as missing:
-nobody can tell which one is meant.
+Laws: an invalid value gives None as a whole. Reading and writing a value keeps the
+trace. Of a later version the first four parts are read (section 3.2.4). A field that occurs twice counts as missing, because
+it is unknown which one is meant.
 
-Sans-I/O, without randomness: the caller brings the numbers of a new trace."""
+Sans-I/O, without randomness: the caller passes the numbers of a new trace."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 Fields = Sequence[tuple[bytes, bytes]]
 
 MOST_MEMBERS = 32
-"""Of a ``tracestate`` (section 3.3.1.1)."""
+"""The most members of a ``tracestate`` (section 3.3.1.1)."""
 
 _PARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[ -~]*)?")
 _KEY = rb"(?:[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
@@ -41,7 +41,7 @@ class TraceParent:
     """A position in a trace.
 
     :ivar trace_id: 32 lower-case hexadecimal digits, not all 0.
-    :ivar span_id: 16 of them: the caller's span, which ours is below.
+    :ivar span_id: 16 such digits: the caller's span, which is the parent of ours.
     :ivar flags: one byte; 1: the caller may have recorded it.
     """
 
@@ -65,7 +65,7 @@ def new_traceparent(trace: int, span: int) -> TraceParent:
 
 
 def read_traceparent(value: bytes) -> TraceParent | None:
-    """A ``traceparent`` (section 3.2); None: it is none."""
+    """Parse a ``traceparent`` (section 3.2); None: it is invalid."""
     match = _PARENT.fullmatch(value)
     if match is None:
         return None
@@ -76,9 +76,9 @@ def read_traceparent(value: bytes) -> TraceParent | None:
 
 
 def read_tracestate(value: bytes) -> list[tuple[str, str]] | None:
-    """The members of a ``tracestate`` (section 3.3), in order, without empty ones; None: it is none.
+    """The members of a ``tracestate`` (section 3.3), in order, without empty ones; None: it is invalid.
 
-    Several fields are one, joined by commas.
+    Join several fields by commas first.
     """
     members: dict[str, str] = {}
     for part in value.split(b","):
@@ -93,9 +93,9 @@ def read_tracestate(value: bytes) -> list[tuple[str, str]] | None:
 
 
 def read_trace(fields: Fields) -> tuple[TraceParent | None, list[tuple[str, str]], bool]:
-    """What a request's fields say: its position, its ``tracestate``, and whether both may go on as they came.
+    """(Position, ``tracestate``, whether both may be passed on unchanged), from a request's fields.
 
-    Without a position there is no ``tracestate``, and one that cannot be read is dropped alone (section 3.3.1.4).
+    Without a position there is no ``tracestate``. An invalid ``tracestate`` is dropped without the position (section 3.3.1.4).
     """
     said: dict[bytes, list[bytes]] = {b"traceparent": [], b"tracestate": []}
     for name, value in fields:
@@ -111,5 +111,5 @@ def read_trace(fields: Fields) -> tuple[TraceParent | None, list[tuple[str, str]
 
 
 def without_trace(fields: Fields) -> list[tuple[bytes, bytes]]:
-    """The fields without those two."""
+    """The fields without ``traceparent`` and ``tracestate``."""
     return [field for field in fields if field[0].lower() not in _NAMES.values()]

@@ -11,29 +11,29 @@ __all__ = ["FrameEnds", "close_frame"]
 
 _CLOSE = 8
 _MOST_HEAD = 65536
-"""Bytes of the head of a response after which it is not looked for any more."""
+"""If the head of a response is longer than so many bytes, its end is no longer searched."""
 
 
 def close_frame(code: int) -> bytes:
-    """A server's, without a reason."""
+    """A Close frame of a server, without a reason."""
     return b"\x88\x02" + code.to_bytes(2, "big")
 
 
 class FrameEnds:
-    """:param with_head: first comes the head of the response, as an application has written it by itself."""
+    """:param with_head: whether the bytes begin with the head of a response, which the application has written by itself."""
 
     __slots__ = ("_head", "_in_response", "_left", "between", "frames")
 
     def __init__(self, *, with_head: bool = False) -> None:
         self._in_response = with_head
         self._head = b""
-        """Of the response or of a frame, as far as it has come."""
+        """The head of the response or of a frame, as far as it has arrived."""
         self._left = 0
-        """Bytes to come of the frame whose header has come."""
+        """Bytes that are missing of the frame whose header has arrived."""
         self.frames = 0
-        """Frames whose header was read, but for short ones that came alone."""
+        """Frames whose header was parsed. (Short frames that arrive alone are not counted.)"""
         self.between = not with_head
-        """Whether all that was fed ends where a frame ends, and none of them was a Close: one may follow."""
+        """Whether a Close may follow: the bytes so far end where a frame ends, and no frame was a Close."""
 
     def feed(self, data: bytes | memoryview) -> None:
         size = len(data)
@@ -83,5 +83,5 @@ class FrameEnds:
 
 
 def _header_size(begun: bytes) -> int:
-    """Of the header that begins so, as far as can be told."""
+    """The size of the header that begins with these bytes, as far as they show it."""
     return {126: 4, 127: 10}.get(begun[1] & 0x7F, 2) if len(begun) > 1 else 2

@@ -60,19 +60,19 @@ CLOSE: Final = 0x8
 PING: Final = 0x9
 PONG: Final = 0xA
 FAILURE: Final = -1
-"""Not an opcode: the client broke a rule or a limit. The payload is that of the Close frame which tells it."""
+"""Not an opcode: the client broke a rule or a limit. The payload is that of the Close frame that answers."""
 
 WHOLE: Final = 65536
-"""A frame up to this size is waited for; of a longer one each piece is taken as it comes."""
+"""A frame up to this size is read as a whole; a longer one is read in pieces as they arrive."""
 
 _KNOWN: Final = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 
 _BURST: Final = 100.0
-"""Control frames that a client may send at once; they grow back at ``_RATE`` a second."""
+"""Control frames that a client may send at once. The allowance grows back at ``_RATE`` a second."""
 _RATE: Final = 20.0
 _MOST_FRAGMENTS: Final = 4096
 _MOST_EMPTY_FRAGMENTS: Final = 64
-"""Of one message."""
+"""The most empty fragments of one message."""
 
 _Event = tuple[int, bytes]
 _SHORT, _LONG = struct.Struct("!H"), struct.Struct("!Q")
@@ -83,7 +83,7 @@ class FrameLimits:
     """What a client may send (R33)."""
 
     max_message_size: int = ServerOptions().websocket_max_message_size
-    """Bytes of one message, in all its fragments; more: 1009."""
+    """The most bytes of one message, in all its fragments. A longer one ends the connection with 1009."""
 
 
 class _Violation(Exception):
@@ -95,9 +95,9 @@ class _Violation(Exception):
 
 
 class FrameReader:
-    """What one client sends. It holds nothing between two messages but its limits.
+    """Reads the frames of one client. Between two messages it holds only its limits.
 
-    :param plain_parser: whether messages of one short frame may pass by wsproto.
+    :param plain_parser: whether messages of one short frame may bypass wsproto.
     """
 
     __slots__ = (
@@ -123,26 +123,26 @@ class FrameReader:
         self._plain_parser = plain_parser
         self._buffer = b""
         self._kind = 0
-        """The opcode of the message that is being put together; 0: none is."""
+        """The opcode of the message that is being assembled; 0: none is."""
         self._message = bytearray()
         self._size = 0
-        """Bytes that its frames have announced."""
+        """The size of that message so far, by the headers of its frames."""
         self._fragments = self._empty = 0
         self._left = 0
-        """Payload bytes of the frame that wsproto has begun to read and that have not come."""
+        """Missing payload bytes of the frame that wsproto has begun to read."""
         self._engine: FrameProtocol | None = None
         self._allowance = _BURST
         self.frames = 0
         """Frames whose header was read."""
         self._told = now
         self.ended = False
-        """Nothing is read any more."""
+        """Whether reading has ended."""
         self.failed = False
-        """It ended with a violation."""
+        """Whether reading ended with a violation."""
 
     @property
     def buffered(self) -> int:
-        """Bytes that are held."""
+        """Bytes that the reader holds."""
         return len(self._buffer) + len(self._message)
 
     def receive(self, data: bytes, now: float) -> list[_Event]:
@@ -175,7 +175,7 @@ class FrameReader:
         self._message = bytearray()
 
     def _read(self, data: bytes, events: list[_Event], now: float) -> int:
-        """Read frames; how many bytes they took."""
+        """Read frames, and return how many bytes they take."""
         at, end = 0, len(data)
         while at < end:
             if self._left:
@@ -322,7 +322,7 @@ class FrameReader:
 
 
 def _unmask(data: bytes, start: int, stop: int) -> bytes:
-    """The payload between the two places; its mask is in front of it (section 5.3)."""
+    """The payload between the two positions, unmasked. The mask precedes it (section 5.3)."""
     size = stop - start
     if not size:
         return b""
@@ -331,7 +331,7 @@ def _unmask(data: bytes, start: int, stop: int) -> bytes:
 
 
 def is_utf8(text: bytes) -> bool:
-    """Whether this is UTF-8 as of RFC 3629: no surrogates, nothing longer than it need be."""
+    """Whether this is UTF-8 by RFC 3629: without surrogates and overlong forms."""
     if text.isascii():
         return True
     try:
@@ -342,7 +342,7 @@ def is_utf8(text: bytes) -> bool:
 
 
 def is_close_payload(payload: bytes) -> bool:
-    """Whether a Close frame may carry these bytes, as far as the code goes (section 7.4)."""
+    """Whether the code in the payload of a Close frame is allowed (section 7.4)."""
     if len(payload) < 2:
         return not payload
     code = _SHORT.unpack_from(payload)[0]
@@ -360,7 +360,7 @@ def close_code(payload: bytes) -> int:
 
 
 def encode_frame(opcode: int, payload: bytes, *, final: bool = True) -> bytes:
-    """One frame of ours, which is not masked (section 5.1)."""
+    """One frame of the server, which is not masked (section 5.1)."""
     first = opcode | 0x80 if final else opcode
     size = len(payload)
     if size < 126:

@@ -22,13 +22,13 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _OURS = frozenset(
     (b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-version", b"sec-websocket-key")
 )
-"""Fields of the handshake that an application has no word in."""
+"""Fields of the handshake that the application must not set."""
 
 
 def check_key(head: Head) -> bytes:
     """The client's key.
 
-    :raises RequestError: it is not 16 bytes in base64 (400).
+    :raises RequestError: the key is not 16 bytes in base64 (400).
     """
     key = next((value for name, value in head.fields if name.lower() == b"sec-websocket-key"), b"")
     try:
@@ -48,7 +48,7 @@ def offered_protocols(head: Head) -> list[bytes]:
 def accept_fields(head: Head, payload: bytes) -> list[tuple[bytes, bytes]]:
     """The fields of the 101, from the payload of a ``W`` frame.
 
-    :raises MalformedResponse: the payload is no pairs: the loader's fault.
+    :raises MalformedResponse: the payload is no list of pairs, which is the loader's fault.
     :raises UnfitResponseHead: a field cannot be sent (R21), or the subprotocol is not one that the client offers.
     """
     parts = payload.split(b"\0")

@@ -32,44 +32,44 @@ __all__ = ["SESSION", "SESSION_ENCODING", "BodyEncoding", "Reader", "WorkerProto
 
 
 class Reader(Protocol):
-    """Reads one response; see ``session_protocol.ResponseReader`` for what each call promises."""
+    """Reads one response. ``session_protocol.ResponseReader`` describes each call."""
 
     begun: bool
     pieces: int
-    """What was read so far, in units of one small piece of a body (KE7)."""
+    """The work of reading so far, counted in small pieces of a body (KE7)."""
 
     @property
     def ends_with_stream(self) -> bool:
-        """Whether the body that is read now ends with the stream, and not by itself."""
+        """Whether only the end of the stream ends the current body."""
 
     def feed(self, data: bytes) -> None: ...
     def feed_eof(self, broken: bool = False) -> None:
-        """The stream ended. :param broken: not in good order, so the end of the stream is not the end of a body."""
+        """The stream ended. :param broken: whether it broke, so that its end is not the end of a body."""
 
     def take_body(self, view: memoryview) -> tuple[list[memoryview], int]: ...
     def next_event(self) -> tuple[int, bytes] | None: ...
     def take_rest(self) -> bytes:
-        """After ``UPGRADE``: the raw bytes that came behind it."""
+        """After ``UPGRADE``: the raw bytes behind it."""
 
 
 class BodyEncoding:
-    """How the pieces of a request body are written. This one is the session protocol's, and the base of the others."""
+    """How the pieces of a request body are encoded. This class is the session protocol's, and the base of the others."""
 
     __slots__ = ()
 
     most = MAX_FRAME
-    """Bytes of the longest piece."""
+    """The most bytes of a piece."""
     after = b""
-    """What follows the bytes of each piece."""
+    """The bytes after each piece."""
     end = BODY_END
-    """What follows the last piece."""
+    """The bytes after the last piece."""
 
     def piece(self, data: bytes) -> bytes:
-        """A whole piece, which is not empty."""
+        """A whole encoded piece. ``data`` must not be empty."""
         return encode_data(data)
 
     def before(self, size: int) -> bytes:
-        """What stands before the ``size`` bytes of a piece that does not pass through here."""
+        """The prefix of a piece of ``size`` bytes that are sent without passing through here."""
         return encode_data_head(size)
 
 
@@ -77,7 +77,7 @@ SESSION_ENCODING = BodyEncoding()
 
 
 class WorkerProtocol(Protocol):
-    """One way of speaking to processes; has no state."""
+    """A protocol between the server and a process. Has no state."""
 
     @property
     def name(self) -> str:
@@ -85,13 +85,13 @@ class WorkerProtocol(Protocol):
 
     @property
     def awaits_end(self) -> bool:
-        """A process is told by half a close that nobody waits for its response, and says by the other half when it is done with it. Else
-        the stream is closed, and that is that.
+        """Whether an abort has an end: a half-close tells the process that nobody waits for its response, and the process closes its half when it is
+        done. If False, the server just closes the stream.
         """
 
     @property
     def keeps_idle(self) -> bool:
-        """A process that lives keeps an idle stream. Else it may end one at any moment, also while a request is on the way to it (R30)."""
+        """Whether a live process keeps each idle stream open. If False, it may end one at any moment, even while a request is on the way (R30)."""
 
     def request(
         self,
@@ -104,18 +104,23 @@ class WorkerProtocol(Protocol):
         whole: bool,
         length: int | None,
     ) -> tuple[bytes, BodyEncoding]:
-        """The request, as far as it is here: all of it, if ``body`` is the ``whole`` body. More pieces go by the framing.
+        """Encode the request, as far as it has arrived: completely, if ``body`` is the ``whole`` body. The ``BodyEncoding`` is for the rest of the body.
 
-        :param connection_pairs: see ``cgi_fields.cgi_pairs``, as for the three that follow.
-        :param length: of the whole body, if that is known.
-        :raises RequestError: the head is longer than a process takes (431).
+        :param connection_pairs: see ``cgi_fields.cgi_pairs``, also for the next three parameters.
+        :param length: the length of the whole body, if it is known.
+        :raises RequestError: the head is longer than a process accepts (431).
         """
 
     def read_whole_response(self, data: bytes, method: bytes) -> tuple[bytes, bytes, int] | None:
-        """(payload of ``HEAD``, body, flags) when ``data`` is exactly one plain whole response; else None: let a reader look."""
+        """(Payload of ``HEAD``, body, flags) if ``data`` is exactly one whole, plain response. None: use a reader."""
 
     def reader(self, method: bytes, *, upgrade: bool = False, websocket: bool = False) -> Reader:
-        """:param method: of the request. :param upgrade: whether it asks for one. :param websocket: see ``session_protocol.ResponseReader``."""
+        """A reader for one response.
+
+        :param method: the method of the request.
+        :param upgrade: whether the request asks for an upgrade.
+        :param websocket: see ``session_protocol.ResponseReader``.
+        """
 
 
 class _SessionProtocol:
