@@ -1,14 +1,14 @@
-"""The first program of an application is started before the server is imported: it needs as long for its own imports as we do (DE10).
+"""Starts an application's first program before the server itself is imported, because both take as long for their imports (DE10).
 
-It is the loader that the first spawn would start, with the same command, environment and limits. It connects, says hello, and waits for its
-options: none of the application's code runs before its spawn takes it over (``spawn_listener``, ``direct.start_loader``).
+The program is the loader that the first spawn would start, with the same command, environment and limits. It connects, says hello, and waits for its
+options. None of the application's code runs before its spawn takes the loader over (``spawn_listener``, ``direct.start_loader``).
 
 Laws:
 
-* This is a shortcut: whatever stands against it, there is none, and the spawn starts its program itself and reports what is wrong.
-* Only for a program of our own user that needs nothing prepared, and only for the one application of a server: nobody has to know which of
-  many is wanted first.
-* A program that no spawn has taken is ended with the server, by ``close``. Nothing of it is left.
+* This is a shortcut only. If it is impossible for any reason, the spawn starts its program itself, and reports what is wrong.
+* It is taken only for a program of the server's own user that needs no preparation, and only if the server has one application: with several, it is
+  unknown which one is wanted first.
+* ``close`` ends a program that no spawn has taken. Nothing of it is left.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["EarlyStart", "start_before_server"]
 
 @define(eq=False)
 class EarlyStart:
-    """What exists of a server before it is imported. The server owns it as soon as it begins."""
+    """The parts of a server that exist before it is imported. The server owns them as soon as it begins."""
 
     apps: list[DetectedApp]
     instance: InstanceDir
@@ -56,7 +56,7 @@ class EarlyStart:
 
 
 def start_before_server(config: Config, own_cgroup: OwnCgroup | None, known: KnownApps | None) -> EarlyStart | None:
-    """Start the first loader, if that is possible. Must be called where the server's children are to be: in its cgroup.
+    """Start the first loader, if that is possible. Call it in the server's cgroup, in which the loader must be, too.
 
     :param known: see ``open_tree``.
     """
@@ -83,8 +83,8 @@ def start_before_server(config: Config, own_cgroup: OwnCgroup | None, known: Kno
 
 
 def _start(spec: AppSpec, path: str, mode: int) -> EarlyLoader:
-    """:raises OSError: it cannot be started.
-    :raises ValueError: neither, because of its environment.
+    """:raises OSError: the loader cannot be started.
+    :raises ValueError: the loader cannot be started because of its environment.
     """
     role, command = ("preloader", spec.preloader_command) if spec.uses_preloader else ("worker", spec.command)
     environment, umask, token = spec.environment_now(), spec.umask, secrets.token_hex(16)

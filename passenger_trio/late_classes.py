@@ -1,13 +1,14 @@
 """``define`` and ``frozen`` of attrs for classes that a start does not use: attrs builds them when they are first used (DE10).
 
-attrs writes a program for each class, compiles it and makes the class a second time. For our 270 classes that was 40 % of what stood between
-the command and the first process. Here a class gets its slots at once, and what attrs adds with its first instance, comparison, or look at its fields.
+attrs generates code for each class, compiles it and makes the class a second time. For our 270 classes that was 40 % of the time from
+the command to the first process. Here a class gets its slots at once. It gets everything that attrs adds with its first instance, its first comparison, or
+the first look at its fields.
 
 Laws:
 
-* Once it is used, a class is what attrs makes of its text: type checkers, ``attrs.fields`` and ``attrs.evolve`` see no difference, and it costs no more.
-* A server that has time finishes them all (``later``): no class is built in the middle of what is done about a want of memory.
-* A class that attrs refuses is refused when it is first used. ``test_late_classes.py`` uses all of them.
+* After its first use, a class is exactly what attrs makes: type checkers, ``attrs.fields`` and ``attrs.evolve`` see no difference, and it costs no more.
+* A server finishes all classes as soon as it has time (``later``), so that no class is built while the server handles a lack of memory.
+* If attrs rejects a class, the error comes with its first use. ``test_late_classes.py`` uses all classes.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ _ALWAYS = ("__init__", "__repr__", "__getstate__", "__setstate__")
 _EQUAL = ("__eq__", "__ne__")
 _FROZEN = ("__setattr__", "__delattr__")
 _FACTS = ("__attrs_attrs__", "__attrs_props__", "__match_args__")
-"""What attrs adds to a class."""
+"""The attributes that attrs adds to a class."""
 _SECOND = frozenset({"__repr__", "__hash__", "__attrs_props__", *_EQUAL})
-"""What an instance can be made without. It is half of the program that attrs writes, and is wanted of few classes at a start."""
+"""The parts that are not needed to make an instance. They are half of the generated code, and a start needs them of few classes."""
 _WITHOUT = {"repr": False, "eq": False}
-"""The settings that leave it out."""
+"""The settings of attrs that leave out those parts."""
 
 
 _drafts: list[_Draft] = []
-"""Of classes that may not have all of it yet."""
+"""The drafts of classes that may be incomplete."""
 
 
 class _Draft:
-    """What is still to be added to a class. Falls out of use with its first use."""
+    """The parts that a class still lacks. Not used any more once the class is complete."""
 
     __slots__ = ("_build", "_late", "_text", "cls")
 
     def __init__(self, text: type, build: Callable[[type, dict[str, bool]], type]) -> None:
         self._text = text
-        """The class as it was written, without slots."""
+        """The class as written in its module, without slots."""
         self._build = build
         self._late: dict[str, Any] = {}
         self.cls: type
@@ -68,7 +69,7 @@ class _Draft:
         return fact
 
     def complete(self, wanted: str) -> None:
-        """Add what is wanted, and what comes with it. May be called again, also by another thread meanwhile."""
+        """Add the wanted part, and the parts that come with it. May be called again, even by another thread at the same time."""
         all_of_it = wanted in _SECOND
         made = vars(self._build(self._text, {} if all_of_it else _WITHOUT))
         for name, stand_in in self._late.items():
@@ -82,7 +83,7 @@ class _Draft:
             self.cls.__replace__ = made["__replace__"]  # type: ignore[attr-defined]
 
     def finish(self) -> None:
-        """Add all that is still to be added."""
+        """Add all missing parts."""
         if any(vars(self.cls).get(name) is stand_in for name, stand_in in self._late.items()):
             self.complete("__repr__")
 
@@ -140,9 +141,9 @@ def _decorator(of_attrs: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def build_next() -> bool:
-    """Finish one class. False: all are.
+    """Finish one class. False: all classes are finished.
 
-    A server does so when it has time: else a class would want memory, and a moment of the event loop, when its first use is what is done about a want of memory (KE3).
+    A server does this when it has time. Otherwise a class could need memory, and time of the event loop, while the server handles a lack of memory (KE3).
     """
     if not _drafts:
         return False

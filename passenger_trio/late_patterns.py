@@ -1,6 +1,6 @@
-"""Regular expressions that are compiled when they are first used: for texts that a start does not see (DE10).
+"""Regular expressions that are compiled when they are first used, so that a start does not pay for patterns that it does not use (DE10).
 
-Compiling takes ``re`` up to a few milliseconds for each. After the first use a pattern costs what a compiled one costs.
+Compiling a pattern takes up to a few milliseconds. After its first use it costs the same as a compiled one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def late(text: str, flags: re.RegexFlag = re.NOFLAG) -> re.Pattern[str]:
 
 
 class Late:
-    """A pattern that is compiled with the first look at one of its attributes."""
+    """A pattern that is compiled when one of its attributes is first read."""
 
     def __init__(self, text: str, flags: re.RegexFlag) -> None:
         self._text = text

@@ -1,11 +1,11 @@
-"""What is imported while the applications load, and not before them (DE10).
+"""Imports modules while the applications load, instead of before them (DE10).
 
 Most of the time from the command to the first answer is spent on imports. A module that neither the start of a process nor a plain request
-needs is imported where it is used, so it does not delay the first process. It is also imported here, after the first processes were started: they
-load on another processor meanwhile, and no request has to wait for an import. As soon as requests are accepted they go first. A server that becomes
-another user (``--user``) imports them before, and what is needed on occasion only (OP8): that user may not be able to read any of it.
+needs is imported where it is used, so that it does not delay the first process. This module imports it, too, after the first processes were started: they
+load on another processor meanwhile, and no request has to wait for an import. As soon as requests are accepted, they go first. A server that becomes
+another user (``--user``) imports these modules before that, and also the modules of ``ON_OCCASION`` (OP8), because that user may not be able to read them.
 
-Laws: nothing depends on this: each of these modules is imported by whoever uses it. Between two modules the event loop has its turn.
+Laws: no code depends on this, because code that uses one of these modules imports it. Between two modules other tasks run.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ OPERATORS = (
     "passenger_trio.admin.server",
     "passenger_trio.admin.admin_tasks",
 )
-"""What serves operators. In this order: the first ones are needed first."""
+"""Modules that serve operators, in the order in which they are needed."""
 CLIENTS = ("passenger_trio.server.http.connection",)
-"""What serves clients."""
+"""Modules that serve clients."""
 LATER = (
     *CLIENTS,
     *OPERATORS,
@@ -52,11 +52,11 @@ ON_OCCASION = (
     "passenger_trio.server.listening.in_process",
     "passenger_trio.spawning.generic",
 )
-"""Needed by a reload, an error message, a program, several fronts: by many servers never."""
+"""Modules for a reload, an error message, an embedding program or several fronts. Many servers never need them."""
 _EXTRAS = ("dotenv", "watchfiles")
-"""The same, where they are installed."""
+"""Optional dependencies for such occasions, imported if they are installed."""
 _PAUSE = 0.005
-"""Seconds for requests, between two modules."""
+"""Seconds between two modules, for requests."""
 
 
 async def import_rest(names: Sequence[str] = LATER, accepts: trio.Event | None = None) -> None:
@@ -81,7 +81,7 @@ async def build_classes() -> None:
 
 
 def import_everything() -> None:
-    """Import whatever a server may need from now on."""
+    """Import everything that a server may need from now on."""
     for name in (*LATER, *ON_OCCASION):
         import_module(name)
     for name in _EXTRAS:

@@ -27,7 +27,7 @@ _OPTION = late(r"--(no-)?([a-z][a-z-]*[a-z])")
 
 
 def in_words_of_programs(text: str) -> str:
-    """The text of an error, with parameters in place of options."""
+    """The text of an error, with names of parameters instead of options."""
     for ours, theirs in _WORDS:
         text = text.replace(ours, theirs)
     return _OPTION.sub(lambda found: found[2].replace("-", "_") + ("=False" if found[1] else ""), text)

@@ -1,4 +1,4 @@
-"""What ``RunningServer.status`` gives, and ``passenger-trio status --json`` prints: the same members, with their types (LI3).
+"""The types of the status that ``RunningServer.status`` returns and ``passenger-trio status --json`` prints, with the same members (LI3).
 
 Times are seconds; sizes are bytes. Members may be added at any time.
 """
@@ -11,11 +11,11 @@ __all__ = ["GroupStatus", "Memory", "MemoryRoom", "PoolStatus", "PreloaderStatus
 
 
 class Memory(TypedDict):
-    """Memory of one process. None: the kernel does not tell."""
+    """Memory of one process. None: the kernel does not report it."""
 
     rss: int
     pss: int | None
-    """Shared memory divided among those that share it."""
+    """Proportional set size: shared memory is divided among the processes that share it."""
     uss: int | None
 
 
@@ -34,7 +34,7 @@ class ProcessStatus(TypedDict):
     concurrency: int
     processed: int
     cpu: float | None
-    """Percent of a core, since it is ready."""
+    """Percent of a core, on average since the process was ready."""
     memory: Memory | None
     uptime: float
     last_used: float
@@ -79,22 +79,22 @@ class MemoryRoom(TypedDict):
     source: str
     """What sets the total: RAM, or a file of a cgroup."""
     own: int
-    """What the server uses, with its fronts and preloaders."""
+    """What the server itself uses, with its fronts and preloaders."""
     used: int
-    """What the processes use, as last measured; those that start, as estimated."""
+    """What the processes use, as last measured; processes that start, as estimated."""
     reserved: int
-    """For the minimums, and for applications that are waited for."""
+    """Kept for processes that are missing to the minimums, and for applications with waiting requests and no process."""
     free: int
-    """Negative: more is used than the share. Something has to go if that is more than a quarter of ``next_size``."""
+    """What is left of the share. Negative: more is used. If that is more than a quarter of ``next_size``, an idle process is ended."""
     next_size: int
-    """What one process more is counted with: the average of ``next_app``."""
+    """The assumed size of one more process: the average of ``next_app``."""
     next_app: str
-    """The largest application that may grow; empty: none is awake."""
+    """The application with the largest processes that may grow; empty: none is awake."""
     is_guess: bool
-    """Whether it was never measured."""
+    """Whether no process of ``next_app`` was ever measured."""
     minimum: int
     most: int
-    """Not more, for want of descriptors."""
+    """The most processes that the server's descriptors allow."""
     fits: int
 
 
@@ -117,7 +117,7 @@ class ServerStatus(TypedDict):
     addresses: list[str]
     pool: PoolStatus
     broken_files: list[dict[str, str]]
-    """Files of ``--apps-dir`` that are not served as they are."""
+    """Files of ``--apps-dir`` whose current text is not served."""
     groups: list[GroupStatus]
     requests: dict[str, Any]
     buffers: dict[str, Any]

@@ -26,7 +26,7 @@ __all__ = ["serve_operators"]
 async def serve_operators(
     server: RunningServer, tree: trio.Nursery, scraped: Sequence[socket.socket], started: float
 ) -> None:
-    """Start them; returns when the admin socket answers.
+    """Start the tasks. Returns when the admin socket answers.
 
     :param scraped: the listening sockets of ``--metrics-listen``.
     :param started: when the server was started, in Trio's seconds.

@@ -98,7 +98,7 @@ def _call(
 
 
 def _receive_answer(sock: socket.socket) -> bytes:
-    """Up to its end, or that of the connection. Of what is too long, enough to see that."""
+    """Receive an answer, up to its end or that of the connection. If the answer is too long, receive only enough to see that."""
     data = bytearray()
     end = most = _LONGEST + 65536
     while len(data) < end and (piece := sock.recv(65536)):
@@ -122,7 +122,7 @@ def _object(admin_socket: str, status: int, body: bytes) -> dict[str, Any]:
 
 
 def _connect(path: str, patience: float | None) -> socket.socket:
-    """A full queue of connections fails with EAGAIN on a socket with a timeout, so it is tried again within that timeout."""
+    """Connect. If the listen queue is full, a socket with a timeout gets EAGAIN, so try again within the timeout."""
     deadline = math.inf if patience is None else time.monotonic() + patience
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -142,7 +142,7 @@ def _connect(path: str, patience: float | None) -> socket.socket:
 
 @contextmanager
 def _explained(admin_socket: str) -> Iterator[None]:
-    """What a connection raises, as ``AdminError``."""
+    """Turn the errors of a connection into ``AdminError``."""
     try:
         yield
     except (FileNotFoundError, ConnectionRefusedError):

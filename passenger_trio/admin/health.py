@@ -21,7 +21,7 @@ def health(server: RunningServer, question: str, *, verbose: bool = True) -> Hea
 
 
 def facts(server: RunningServer, pool: PoolStatistics) -> Facts:
-    """What health depends on."""
+    """Collect the facts that health depends on."""
     return Facts(server.started, server.stopping or server.front.draining, pool)
 
 
@@ -33,7 +33,7 @@ def health_answer(server: RunningServer, question: str, *, verbose: bool, brief:
 
 
 async def public_health(server: RunningServer, question: str, verbose: bool) -> tuple[int, bytes]:
-    """What strangers are told: status and text (``server/health_paths.py``)."""
+    """The answer for a public listener: status and text, without names and reasons (``server/health_paths.py``)."""
     found = health_answer(server, question, verbose=verbose, brief=True)
     await trio.lowlevel.checkpoint()
     return found.status, found.body

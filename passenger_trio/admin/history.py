@@ -1,4 +1,4 @@
-"""What has happened lately, for the dashboard: the last events of the pool, and the last failed starts with their evidence."""
+"""The recent history for the dashboard: the last events of the pool, and the last failed starts with their evidence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["history"]
 
 
 def history(admin: Admin) -> dict[str, Any]:
-    """Both oldest first."""
+    """Events and failed starts, each list oldest first."""
     pool = admin.server.pool
     now = trio.current_time()
     return {

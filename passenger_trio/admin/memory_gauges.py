@@ -1,5 +1,5 @@
-"""The memory of applications' processes, for the metrics. It is measured in a thread, for ``_MEASURING`` seconds a scrape at
-most.
+"""The memory of applications' processes, for the metrics. A thread measures it, for at most ``_MEASURING`` seconds in each
+scrape.
 
 Each scrape measures the processes whose measurement is the oldest. So a scrape of very many processes takes no longer
 than one of a few (OB1)."""
@@ -25,7 +25,7 @@ _MEASURING = 0.05
 
 @define(eq=False)
 class MemoryGauges:
-    """What the processes use, measured a few at a time."""
+    """The memory of the processes, measured a few at a time."""
 
     _sizes: dict[int, tuple[float, int]] = attrs.field(factory=dict)
     """Pid -> when it was measured, and its PSS."""

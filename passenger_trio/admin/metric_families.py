@@ -1,7 +1,7 @@
 """The families of OpenMetrics: the name, labels and meaning of each metric (OB1).
 
-Pure. Knows names, labels and what each metric means. Laws: labels are ``app`` and words from fixed sets, never a path, a pid or a
-client's word; what is there once for each application is a ``Section``, so that a scrape writes only what has changed.
+Pure: this module knows names, labels and the meaning of each metric. Laws: labels are ``app`` and words from fixed sets, never a path, a pid or a
+client's word. Metrics that exist once for each application are a ``Section``, so that a scrape formats only the changed ones.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ _TRANSITIONS = (
 
 
 def of_transitions(tally: PoolTally, names: Names) -> Families:
-    """What has become of processes."""
+    """The transitions of processes: spawns, ends, restarts."""
 
     def spawns() -> Iterator[Item]:
         for (key, method, outcome), told in tuple(tally.spawns.items()):
@@ -282,5 +282,5 @@ _MEMORY = (
 
 
 def of_memory(memory: Mapping[GroupKey, int], names: Names) -> Families:
-    """What the processes of each application use."""
+    """The memory of each application's processes."""
     yield _of_numbers(_MEMORY, ((names[key], size) for key, size in memory.items() if key in names))

@@ -1,11 +1,11 @@
 """The metrics of a running server (OB1).
 
-A scrape reads counts and never makes any: each fact is counted where it is decided (``core.metric_counts``, the front, the pool,
+A scrape only reads counts. The code that decides a fact counts it (``core.metric_counts``, the front, the pool,
 the error kernel). Gauges are computed from the same statistics as ``status``, so the two agree.
 
-Laws: a thousand applications do not block the event loop: between two checkpoints a scrape looks at some applications or
-connections, or writes some of them; what has not changed is not written anew (``openmetrics.Section``); memory is measured in
-a thread (``memory_gauges``). So a scrape is not one moment's snapshot, but each count is true when it is read.
+Laws: a thousand applications do not block the event loop. Between two checkpoints a scrape looks at some applications or
+connections, or formats some of them. Unchanged items are not formatted again (``openmetrics.Section``). Memory is measured in
+a thread (``memory_gauges``). So a scrape is no snapshot of one moment, but each count is true when it is read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["families", "metrics"]
 
 
 _SLICE = 400
-"""Applications that are looked at between two checkpoints."""
+"""The applications to look at between two checkpoints."""
 
 
 async def metrics(admin: Admin) -> list[bytes]:
@@ -57,7 +57,7 @@ async def metrics(admin: Admin) -> list[bytes]:
 
 
 async def families(admin: Admin) -> list[Family]:
-    """What the exposition has, as values (LI3)."""
+    """The families of the exposition as values (LI3)."""
     every: list[Family] = []
     for found in await _families(admin):
         if isinstance(found, Family):
@@ -110,7 +110,7 @@ async def _families(admin: Admin) -> Families:
 
 
 def _of_supervisor() -> Iterator[Family]:
-    """Under the names that every client library has for its own process."""
+    """The metrics of the supervisor, under the names that every client library uses for its own process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     yield one("process_cpu_seconds", "counter", "Processor time of the supervisor.", used.ru_utime + used.ru_stime)
     try:

@@ -182,7 +182,7 @@ def _app_of(admin: Admin, order: Mapping[str, Any]) -> tuple[ServedApp, int]:
 
 @contextmanager
 def _refused() -> Iterator[None]:
-    """What a handle refuses, as the API says it."""
+    """Turn the errors of a handle into the API's."""
     try:
         yield
     except NotFound as error:
@@ -217,7 +217,7 @@ async def _free_process(server: RunningServer, key: GroupKey) -> int:
 
 
 async def _one_more(server: RunningServer, key: GroupKey) -> int:
-    """All places in the processes that serve are taken, so that the next session needs one more.
+    """Take all free places in the processes that serve, so that the next session needs one more process.
 
     :raises CheckoutError: it cannot serve, or the pool has no room for it and none became free in the time of a request.
     :raises AdminRefused: a process takes any number of requests.

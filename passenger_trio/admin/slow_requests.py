@@ -1,11 +1,11 @@
 """Slow requests (``--slow-request-time``): a request that takes longer is logged while it runs, with the times of its stages and
 the stack of its process (OB9).
 
-The log shows what the process did during the request; afterwards that cannot be found out. One task looks at the
-requests in flight, a few times within that time. A request itself pays nothing.
+The log shows what the process does during the request, which nobody can find out later. One task looks at the
+requests in flight, ``_LOOKS`` times within that time. A request itself pays nothing.
 
 Laws: each request is logged once. WebSockets and relays are exempt. One look logs at most ``_MOST`` requests, the oldest
-first, and the number of the others: a stall of everything does not flood the log."""
+first, and the number of the others, so that a stall of everything does not flood the log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Json = Mapping[str, Any]
 
 @define
 class SlowRequests:
-    """Which requests are to be told of. :ivar limit: seconds."""
+    """Finds the requests to log. :ivar limit: seconds."""
 
     limit: float
     _told: set[str] = attrs.field(factory=set)
@@ -47,7 +47,7 @@ class SlowRequests:
 
 
 def sentence(request: Json) -> str:
-    """The stages' times, as the rest of a sentence."""
+    """The times of the stages, as the rest of a sentence."""
     stage = request["stage"].removesuffix(" (slow path)")
     queued = request["queue_time"]
     before = f"it waited {queued:.1f} s for a process, and is " if queued >= 0.05 else "it is "
@@ -55,7 +55,7 @@ def sentence(request: Json) -> str:
 
 
 async def watch_slow_requests(admin: Admin, limit: float) -> None:
-    """Until cancelled. :param limit: seconds."""
+    """Log slow requests until cancelled. :param limit: seconds."""
     watched = SlowRequests(limit)
     while True:
         await trio.sleep(min(_LONGEST, max(_LEAST, limit / _LOOKS)))
