@@ -50,7 +50,7 @@ def find_config(explicit: str, root: str) -> ConfigText | None:
     candidates = [explicit] if explicit else [os.path.join(root, name) for name in CONFIG_NAMES]
     for path in candidates:
         try:
-            text = Path(path).readtext_value("utf-8")
+            text = Path(path).read_text("utf-8")
         except FileNotFoundError:
             if explicit:
                 raise ConfigError(path, 0, "there is no such file") from None

@@ -146,7 +146,7 @@ async def test_a_worker_that_takes_nothing_pauses_the_client_and_loses_nothing()
         rest = wire[count:]
         await trio.testing.wait_all_tasks_blocked()
         websocket = client.client.connection.exchange.relay
-        assert websocket._to_worker.kept <= 65536 + 10_000
+        assert websocket._state.to_worker.kept <= 65536 + 10_000
         assert sent < 2_000_000
         go.set()
         await client.client.stream.send_all(rest + close())
