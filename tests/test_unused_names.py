@@ -24,6 +24,8 @@ CALLED_BY_OTHERS = {
     "get_error_hint": "click",
     "dashboard": "the table of commands, by its name",
     "emit": "logging",
+    "before_io_wait": "trio",
+    "task_scheduled": "trio",
     "_fields_": "ctypes",
     "start_clock": "trio",
     "deadline_to_sleep_time": "trio",

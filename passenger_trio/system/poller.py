@@ -11,7 +11,7 @@ Laws:
 * A callback does not wait. An exception in it costs that one socket: the socket is unregistered,
   its owner is called (``failed``), and the others go on (KE1).
 * A turn handles at most ``_TURN`` events, and none after ``_TURN_TIME``; then other tasks run
-  (KE7). The events that are left come first in the next turn.
+  (KE7). The events that are left come first in the next turn. Within a turn it waits a moment for more, while nobody else is to run (``turn_wait``).
 * After ``unregister`` the socket gets no callback, not even in the same turn. A socket is
   unregistered before it is closed (``RawStream.close`` does that for its ``registration``).
 """
@@ -27,6 +27,7 @@ import trio
 from trio.lowlevel import wait_readable
 
 from passenger_trio.error_kernel import ErrorKernel
+from passenger_trio.system.turn_wait import TurnWait
 
 __all__ = ["HUNG_UP", "READABLE", "WRITABLE", "Poller", "Registration"]
 
@@ -71,7 +72,7 @@ class Registration:
 class Poller:
     """The set of registered sockets. ``run`` is its task."""
 
-    __slots__ = ("_current_time", "_kernel", "_poll", "_registrations", "_served", "time")
+    __slots__ = ("_current_time", "_kernel", "_poll", "_registrations", "_served", "answer_expected", "time")
 
     def __init__(self, current_time: Callable[[], float], kernel: ErrorKernel | None = None) -> None:
         self._current_time = current_time
@@ -82,7 +83,9 @@ class Poller:
         self._served: set[int] = set()
         """Sockets that were handled in a turn that ended before all others were."""
         self.time: float = current_time()
-        """When the events of this turn arrived, in monotonic seconds."""
+        """When the events that are handled now arrived, in monotonic seconds."""
+        self.answer_expected = False
+        """A callback may set it: it has sent what is answered at a socket that is registered here."""
 
     def register(self, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None = None) -> Registration:
         """Watch a socket. ``ready`` is level-triggered and receives the event mask.
@@ -119,11 +122,15 @@ class Poller:
         if self._poll is None:
             self._poll = select.epoll()
         poll = self._poll
+        wait = TurnWait(poll)
+        trio.lowlevel.add_instrument(wait)
         try:
             task_status.started()
+            await wait_readable(poll.fileno())
+            wait.find_trio()
             while True:
+                self._turn(poll, wait)
                 await wait_readable(poll.fileno())
-                self._turn(poll)
         except Exception:
             self._renew()
             raise
@@ -131,13 +138,17 @@ class Poller:
             self._poll = None
             poll.close()
             raise
+        finally:
+            trio.lowlevel.remove_instrument(wait)
 
-    def _turn(self, poll: select.epoll) -> None:
+    def _turn(self, poll: select.epoll, wait: TurnWait) -> None:
         registrations, current_time, served = self._registrations, self._current_time, self._served
         self.time = current_time()
         end = self.time + _TURN_TIME
         left = _TURN
-        while left > 0 and (events := poll.poll(0, left)):
+        events = poll.poll(0, left)
+        while events:
+            self.answer_expected = False
             left -= len(events)
             if served:
                 # Ask the kernel again: events of the last turn may be gone by now.
@@ -153,6 +164,13 @@ class Poller:
                     if current_time() >= end:
                         served.update(fd for fd, _ in events[:number])
                         return
+            if left <= 0:
+                break
+            # After several events there are often more already; after one it is better to wait at once.
+            events = poll.poll(0, left) if len(events) > 1 else []
+            if not events and wait.more(self.answer_expected):
+                self.time = current_time()
+                events = poll.poll(0, left)
         served.clear()
 
     def _failed(self, registration: Registration, error: Exception) -> None:

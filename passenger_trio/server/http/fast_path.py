@@ -259,6 +259,7 @@ class FastPath:
             except OSError:
                 self._leave_to_slow_path()  # the slow path has a poll set of its own
                 return
+        client.front.poller.answer_expected = True
         client.enter_fast_path(Stage.APP, now)
 
     # -- the response ---------------------------------------------------------------------------------------------

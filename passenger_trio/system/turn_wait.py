@@ -1,0 +1,103 @@
+"""A short wait within a turn of the poller, in Trio's place.
+
+A process answers a small request within a fraction of a millisecond, and the next request of a busy client comes as soon. To wait for that in Trio costs
+a pass of its scheduler and two system calls, about as much as the request itself takes on its way. So the turn waits first: for the poller's sockets,
+and for all that Trio waits for. Nobody else waits for longer for it:
+
+* There is no wait while another task is to run.
+* Trio's own epoll set is watched, too: a socket of another task, a thread that has ended, a signal end the wait.
+* It lasts for a millisecond at most, which is as exactly as Trio keeps a deadline.
+
+What usually does not come soon is waited for more and more rarely.
+
+Where Trio's epoll set cannot be found (no ``/proc``), or Trio is the guest of another loop, whose tasks are not known here, there is no such wait, and
+nothing else differs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import sys
+
+import trio
+
+__all__ = ["TurnWait", "epoll_set_that_watches"]
+
+_MILLISECONDS = 1
+_MOST_SKIPPED = 64
+"""Turns without a wait, at most, after waits in which nothing came."""
+_WATCHED = re.compile(r"^tfd:\s+(\d+)", re.MULTILINE)
+
+
+class TurnWait(trio.abc.Instrument):
+    """Made for one epoll set of the poller, and an instrument of Trio while that is polled by the current task."""
+
+    def __init__(self, poll: select.epoll) -> None:
+        self._fd = poll.fileno()
+        self._both: select.poll | None = None
+        self._task = trio.lowlevel.current_task()
+        self._others_run = True
+        self._skipped = [0, 0]
+        self._to_skip = [0, 0]
+
+    def find_trio(self) -> None:
+        """Call it when Trio has just said that the poller's set is ready: it has been in Trio's set since then."""
+        trios = epoll_set_that_watches(self._fd) if _is_host() else None
+        if trios is not None:
+            self._both = select.poll()
+            self._both.register(self._fd, select.POLLIN)
+            self._both.register(trios, select.POLLIN)
+
+    def before_io_wait(self, timeout: float) -> None:
+        self._others_run = timeout <= 0  # 0: other tasks are to run, or a deadline has passed
+
+    def task_scheduled(self, task: trio.lowlevel.Task) -> None:
+        if task is not self._task:
+            self._others_run = True
+
+    def more(self, expected: bool) -> bool:
+        """Wait for an event of the poller's. False: none came, or another task is to run.
+
+        :param expected: something was asked for whose answer comes as an event.
+        """
+        if self._others_run or self._both is None:
+            return False
+        if self._to_skip[expected]:
+            self._to_skip[expected] -= 1
+            return False
+        ready = self._both.poll(_MILLISECONDS)
+        if not ready:
+            self._skipped[expected] = self._to_skip[expected] = min(2 * self._skipped[expected] + 1, _MOST_SKIPPED)
+            return False
+        self._skipped[expected] = 0
+        return len(ready) == 1 and ready[0][0] == self._fd
+
+
+def _is_host() -> bool:
+    """Whether the current task is run by ``trio.run``, and not by the loop of a host."""
+    frame = sys._getframe()
+    while frame.f_code is not trio.run.__code__:
+        if frame.f_back is None:
+            return False
+        frame = frame.f_back
+    return True
+
+
+def epoll_set_that_watches(fd: int) -> int | None:
+    """The descriptor of this process's epoll set in which ``fd`` is; None: it cannot be found (proc(5), ``/proc/pid/fdinfo``)."""
+    try:
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                if os.readlink(f"/proc/self/fd/{name}") != "anon_inode:[eventpoll]":
+                    continue
+                with open(f"/proc/self/fdinfo/{name}", encoding="ascii") as info:
+                    watched = _WATCHED.findall(info.read())
+            except OSError:
+                continue  # it was closed meanwhile
+            if str(fd) in watched:
+                return int(name)
+    except OSError:
+        pass
+    return None

@@ -1,0 +1,263 @@
+"""The wait within a turn of the poller: what it saves, and that nobody waits for longer because of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+
+from passenger_trio.system import poller as module
+from passenger_trio.system import turn_wait
+from passenger_trio.system.poller import READABLE, Poller
+from passenger_trio.system.turn_wait import TurnWait, epoll_set_that_watches
+
+LONG = 20_000
+"""Milliseconds: longer than any test may take."""
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait lasts until something ends it."""
+    monkeypatch.setattr(turn_wait, "_MILLISECONDS", LONG)
+    monkeypatch.setattr(module, "_TURN_TIME", LONG / 1000)
+
+
+class Passes(trio.abc.Instrument):
+    """Counts the passes of Trio's loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+@pytest.mark.usefixtures("long_waits")
+async def test_an_answer_that_comes_soon_takes_no_pass_of_trio(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    poller = Poller(time.monotonic)
+    passes, counted, left = Passes(), 0, 40
+    over = trio.Event()
+
+    def asked(events: int) -> None:
+        nonlocal left, counted
+        ours.recv(1)
+        left -= 1
+        if left == 20:
+            passes.count = 0
+        if left:
+            poller.answer_expected = True
+            ours.send(b"?")
+        else:
+            counted = passes.count
+            over.set()
+
+    def echo() -> None:
+        while theirs.recv(1):
+            time.sleep(0.001)
+            theirs.send(b"!")
+
+    thread = threading.Thread(target=echo)
+    thread.start()
+    trio.lowlevel.add_instrument(passes)
+    try:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(poller.run)
+                poller.register(ours.fileno(), READABLE, asked)
+                ours.send(b"?")
+                await over.wait()
+                nursery.cancel_scope.cancel()
+    finally:
+        trio.lowlevel.remove_instrument(passes)
+        ours.close()
+        thread.join()
+    assert counted == 0
+
+
+@pytest.mark.usefixtures("long_waits")
+async def test_a_task_that_an_event_wakes_runs_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    poller = Poller(time.monotonic)
+    for round_ in range(3):  # the first time in which Trio's set is known is the second turn
+        woken = trio.Event()
+
+        def wake(events: int, woken: trio.Event = woken) -> None:
+            ours.recv(1)
+            woken.set()
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(poller.run)
+                poller.register(ours.fileno(), READABLE, wake)
+                theirs.send(b"x")
+                await woken.wait()
+                poller.unregister(ours.fileno())
+                nursery.cancel_scope.cancel()
+        assert woken.is_set(), round_
+
+
+@pytest.mark.usefixtures("long_waits")
+@pytest.mark.parametrize("what", ["a socket", "a thread", "a deadline that a thread moves"])
+async def test_what_trio_waits_for_ends_the_wait(pair: tuple[socket.socket, socket.socket], what: str) -> None:
+    ours, theirs = pair
+    mine, others = socket.socketpair()
+    mine.setblocking(False)
+    poller = Poller(time.monotonic)
+    in_turn = threading.Event()
+    token = trio.lowlevel.current_trio_token()
+    scope = trio.CancelScope()
+
+    def heard(events: int) -> None:
+        ours.recv(1)
+        in_turn.set()  # what comes next is the wait
+
+    def from_outside() -> None:
+        in_turn.wait()
+        time.sleep(0.05)
+        if what == "a socket":
+            others.send(b"x")
+        elif what == "a deadline that a thread moves":
+            token.run_sync_soon(scope.cancel)
+
+    async def wait_for_it() -> None:
+        with scope:
+            if what == "a socket":
+                await trio.lowlevel.wait_readable(mine)
+            elif what == "a thread":
+                await trio.to_thread.run_sync(from_outside)
+            else:
+                await trio.sleep_forever()
+        nursery.cancel_scope.cancel()
+
+    thread = threading.Thread(target=from_outside if what != "a thread" else int)
+    thread.start()
+    with mine, others, trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(poller.run)
+            poller.register(ours.fileno(), READABLE, heard)
+            nursery.start_soon(wait_for_it)
+            await trio.testing.wait_all_tasks_blocked()
+            theirs.send(b"x")
+    thread.join()
+
+
+class NeverReady:
+    """Stands for the two epoll sets: nothing comes."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def poll(self, milliseconds: int) -> list[tuple[int, int]]:
+        assert milliseconds == 1
+        self.asked += 1
+        return []
+
+
+async def test_what_never_comes_is_waited_for_more_and_more_rarely() -> None:
+    with select.epoll() as poll:
+        wait = TurnWait(poll)
+        assert not wait.more(True)
+        wait._both = never = NeverReady()  # type: ignore[assignment]
+        wait.before_io_wait(1.0)
+        waits = []
+        for _ in range(400):
+            before = never.asked
+            assert not wait.more(True)
+            waits.append(never.asked > before)
+        assert [number for number, waited in enumerate(waits) if waited] == [
+            0,
+            2,
+            6,
+            14,
+            30,
+            62,
+            126,
+            191,
+            256,
+            321,
+            386,
+        ]
+        assert not wait.more(False)
+        assert never.asked == 12, "what was expected and what was not are told apart"
+
+
+async def test_there_is_no_wait_while_others_are_to_run() -> None:
+    with select.epoll() as poll:
+        wait = TurnWait(poll)
+        wait._both = never = NeverReady()  # type: ignore[assignment]
+        wait.before_io_wait(0.0)
+        assert not wait.more(False)
+        wait.before_io_wait(0.5)
+        wait.task_scheduled(trio.lowlevel.current_task())
+        assert (wait.more(False), never.asked) == (False, 1), "the poller's own task is no other"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.lowlevel.checkpoint)
+            (other,) = nursery.child_tasks
+            wait.task_scheduled(other)
+            assert (wait.more(True), never.asked) == (False, 1)
+
+
+def test_a_guest_does_not_let_its_host_wait(pair: tuple[socket.socket, socket.socket]) -> None:
+    """docs/embedding.md: an asyncio program may run Trio as a guest."""
+    found: list[object] = []
+
+    async def guest() -> None:
+        with select.epoll() as poll:
+            wait = TurnWait(poll)
+            poll.register(pair[0].fileno(), READABLE)
+            pair[1].send(b"x")
+            await trio.lowlevel.wait_readable(poll.fileno())
+            wait.find_trio()
+            found.append(wait._both)
+
+    async def host() -> None:
+        over = asyncio.get_running_loop().create_future()
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=asyncio.get_running_loop().call_soon_threadsafe,
+            done_callback=over.set_result,
+        )
+        (await over).unwrap()
+
+    asyncio.run(host())
+    assert found == [None]
+    trio.run(guest)
+    assert found[1] is not None, "the same code finds it where Trio is the host"
+
+
+def test_an_epoll_set_is_found_by_what_it_watches(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    with select.epoll() as one, select.epoll() as other:
+        one.register(ours.fileno(), READABLE)
+        other.register(theirs.fileno(), READABLE)
+        assert epoll_set_that_watches(ours.fileno()) == one.fileno()
+        assert epoll_set_that_watches(theirs.fileno()) == other.fileno()
+        one.unregister(ours.fileno())
+        assert epoll_set_that_watches(ours.fileno()) is None
+
+
+def test_without_proc_there_is_none(pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_proc(path: str) -> list[str]:
+        raise FileNotFoundError(path)
+
+    with select.epoll() as poll:
+        poll.register(pair[0].fileno(), READABLE)
+        monkeypatch.setattr(os, "listdir", no_proc)
+        assert epoll_set_that_watches(pair[0].fileno()) is None
