@@ -131,7 +131,7 @@ async def _main(
                     if server is not None:
                         server.reopen_logs()
                 elif effect is Effect.RELOAD and (not had_terminal or has_terminal()):
-                    if server is not None:
+                    if server is not None and server.started:
                         lines.reload_by_signal(signal=name)
                         program.start_soon(_reload, server, kernel)
                     elif not restart_wanted:
@@ -152,6 +152,10 @@ async def _main(
                     with kernel.contain("a signal"):
                         obey(number)
 
+            def begun(starting: RunningServer) -> None:
+                nonlocal server
+                server = starting
+
             for number in unheard:
                 obey(number)
             program.start_soon(listen)
@@ -161,20 +165,26 @@ async def _main(
             try:
                 known = source.found if source is not None else None
                 async with open_tree(
-                    config, kernel, become_user=become_user, own_cgroup=cgroup, known=known, early=early
-                ) as server:
+                    config,
+                    kernel,
+                    become_user=become_user,
+                    begun=begun,
+                    own_cgroup=cgroup,
+                    known=known,
+                    early=early,
+                ) as ready:
                     with kernel.contain("the banner"):
-                        on_ready(server)
+                        on_ready(ready)
                     program.start_soon(_settle_memory)
-                    server.reloading.source = source
-                    server.reloading.tell_broken()
+                    ready.reloading.source = source
+                    ready.reloading.tell_broken()
                     if config.server.apps_dir and source is not None:
                         program.start_soon(
-                            kernel.supervise, "the watch of --apps-dir", _follow, server, config.server.apps_dir
+                            kernel.supervise, "the watch of --apps-dir", _follow, ready, config.server.apps_dir
                         )
                     if restart_wanted:
-                        program.start_soon(_reload, server, kernel)
-                    await server.wait_stopping()
+                        program.start_soon(_reload, ready, kernel)
+                    await ready.wait_stopping()
             except StartupStopped:
                 lines.stopped_at_start(status=0)
             except PassengerError as error:

@@ -150,6 +150,7 @@ async def open_tree(
     extensions: Extensions | None = None,
     make_spawners: MakeSpawners = spawners_of,
     become_user: Callable[[str], None] | None = None,
+    begun: Callable[[RunningServer], None] = lambda server: None,
     own_cgroup: OwnCgroup | None = None,
     known: KnownApps | None = None,
     early: EarlyStart | None = None,
@@ -158,6 +159,7 @@ async def open_tree(
 
     :param become_user: makes the process the user of ``--user``, once the addresses are bound. None: a
         program embeds the server, and decides for itself as whom it runs.
+    :param begun: called with the server as soon as it can be told to stop, which is before it is ready.
     :param own_cgroup: the cgroup that the process has made for itself; None: it has none.
     :param known: applications whose directories were looked at just now.
     :param early: what was begun before this module was imported. The tree owns it.
@@ -269,12 +271,19 @@ async def open_tree(
 
             front.health = HealthPaths(config.server.health_path, partial(public_health, server))
         instance.write(server.addresses)
+        begun(server)
         wait = partial(
             wait_until,
             pool,
             all_or_nothing=config.server.abort_on_startup_error,
             stopping=lambda: server.stopping,
         )
+
+        def refuse_waiting() -> None:
+            """Nobody waits for an application that still loads."""
+            pool.hasten(time_to_ask(server.config.server.shutdown_timeout))
+            pool.shut_down()
+
         failure: BaseException | None = None
         end: float | None = None
         keep = kernel.supervise_started
@@ -318,18 +327,21 @@ async def open_tree(
             # The first processes are on their way: meanwhile the rest is imported, and operators are served.
             tree.start_soon(open_to_operators)
             try:
-                await wait(readiness.may_accept)
+                try:
+                    await wait(readiness.may_accept)
+                except StartupStopped:  # those who have come by now are told so: the next wait is over at once, too
+                    refuse_waiting()
                 accepts.set()
                 tree.start_soon(kernel.supervise, "the deadline scanner", front.deadline_scanner.run)
                 await tree.start(partial(keep, "the poller", front.poller.run, must_start=True))
                 async with trio.open_nursery() as clients:
                     server.clients = clients
                     async with trio.open_nursery() as accepting:
-                        if front_processes is not None:
+                        if front_processes is None:
+                            listening.accept(accepting, clients)
+                        elif not server.stopping:
                             await front_processes.wait_tried()
                             front_processes.accept()
-                        else:
-                            listening.accept(accepting, clients)
                         try:
                             await wait(readiness.is_ready)
                             await is_operated.wait()
@@ -343,7 +355,8 @@ async def open_tree(
                         except trio.Cancelled:
                             raise
                         except StartupStopped as error:
-                            failure = error  # requests in flight are finished
+                            failure = error  # requests that a process has are finished
+                            refuse_waiting()
                         except BaseException as error:  # noqa: BLE001  raised below, outside of the nurseries' groups
                             failure = error
                             tree.cancel_scope.cancel()

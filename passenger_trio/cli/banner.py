@@ -8,6 +8,7 @@ piped into a program.
 from __future__ import annotations
 
 import os
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from passenger_trio.core.pool_size import ceiling_of
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["as_json", "as_lines", "mounted_at", "show"]
 
 _SHOWN = 100
-"""The most applications that get a line of their own."""
+"""The most applications that are told of. With all of thousands the server would write megabytes into its log, and wait for whoever reads it (OP5)."""
 
 _BOLD, _SOFT, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
@@ -92,8 +93,12 @@ def as_json(server: RunningServer) -> str:
         addresses=server.addresses,
         admin_socket=server.admin_socket,
         max_pool_size=pool.max_pool_size,
-        applications=[_application(app, found) for app, found in zip(server.config.apps, server.apps, strict=True)],
+        applications=[
+            _application(app, found) for app, found in islice(zip(server.config.apps, server.apps, strict=True), _SHOWN)
+        ],
     )
+    if len(server.apps) > _SHOWN:
+        vars(record).update(more_applications=len(server.apps) - _SHOWN)
     return JsonFormatter().format(record)
 
 

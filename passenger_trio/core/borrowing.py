@@ -141,7 +141,7 @@ class Borrowing:
         active_groups.drop_inactive(state, only_if_many=True)
         waitlist.append(state, group, waiter, now, avoided, wanted)
         if since is not None:
-            waitlist.move_up(group, waiter, since)
+            waitlist.move_up(state, group, waiter, since)
         if lent:
             waitlist.delay_spawn(group, waiter, lent, now)
         if state.limits.memory_share and capacity.is_starved(group):
@@ -159,7 +159,7 @@ class Borrowing:
         """
         group = self.state.waiters.get(waiter)
         if group is not None:
-            waitlist.renew(group, waiter, since)
+            waitlist.renew(self.state, group, waiter, since)
 
     def abandon(self, waiter: WaiterId, now: float) -> list[Command]:
         """The waiter has left.
@@ -215,7 +215,6 @@ class Borrowing:
             if process.status is _DISABLED or process.group.oob_wanted:
                 return follow_up.work_if_idle(self.state, process, now)
             return []
-        groups = state.active.values()
         commands = waitlist.serve(state, process.group, now)
         commands += follow_up.work_if_idle(self.state, process, now)
         if not state.open:
@@ -225,7 +224,7 @@ class Borrowing:
             commands += resizing.let_go(state, now)
         if proven or due_now or (not process.sessions and capacity.somebody_is_starved(state)):
             # The back-off has ended; or this process is idle and a starved group may take its place.
-            commands += scaling.start_spawns(state, now, groups)
+            commands += scaling.start_spawns(state, now)
         return commands
 
     def session_long_lived(self, session: SessionId, now: float) -> list[Command]:
@@ -272,7 +271,7 @@ class Borrowing:
             recycling.mark_to_replace(process, Reason.MAX_REQUESTS)
         if not state.open or not (proven or due_now):
             return []
-        return scaling.start_spawns(state, now, state.active.values())
+        return scaling.start_spawns(state, now)
 
     def session_running(self, session: SessionId, since: float | None, now: float) -> list[Command]:
         """Note when the request began that such a session serves now (None: it serves none), for ``max_request_time``.

@@ -66,6 +66,8 @@ def is_starved(group: GroupState) -> bool:
 
 def somebody_is_starved(pool: PoolState) -> bool:
     """Whether some group is starved. On the request path: looks only at groups with waiters if there are fewer."""
+    if pool.waiting:
+        return True
     groups = pool.active.values() if len(pool.active) <= len(pool.waiters) else pool.waiters.values()
     return any(map(is_starved, groups))
 

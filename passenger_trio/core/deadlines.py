@@ -19,6 +19,7 @@ from passenger_trio.core import (
     request_time,
     retiring,
     scaling,
+    waiting_groups,
     waitlist,
 )
 from passenger_trio.core.commands import Command, Reason
@@ -29,6 +30,8 @@ def tick(state: PoolState, now: float) -> list[Command]:
     """``PoolPolicy.tick``."""
     groups = state.active.values()
     commands: list[Command] = []
+    while (waiting := waiting_groups.next_to_refuse(state, now)) is not None:
+        commands += waitlist.refuse_overdue(state, waiting, now)
     for group in groups:
         commands += waitlist.refuse_overdue(state, group, now)
         waitlist.end_spawn_delays(group, now)
@@ -50,19 +53,20 @@ def tick(state: PoolState, now: float) -> list[Command]:
         commands += waitlist.refuse_if_unservable(state, group, now)
     commands += retiring.retire_idle(state, now)
     commands += follow_up.let_go(state, now)
-    commands += scaling.start_spawns(state, now, groups)
+    commands += scaling.start_spawns(state, now)
     for group in groups:
         if retiring.preloader_due(group) <= now:
             commands.append(group_restarts.retire_preloader(group, group.generations[group.generation], Reason.IDLE))
         commands += oob_work.look(state, group, now)
     active_groups.drop_inactive(state)
+    waiting_groups.note_unfair(state, now)
     return commands
 
 
 def next_deadline(state: PoolState) -> float:
     """``PoolPolicy.next_deadline``."""
-    due = state.spare_due if state.open else math.inf
-    contended = False
+    due = min(state.spare_due, waiting_groups.next_due(state)) if state.open else math.inf
+    contended = bool(state.waiting)
     for group in state.active.values():
         due = min(due, waitlist.overdue(group), request_time.overrun_due(group))
         if group.spawn_delays:

@@ -49,7 +49,7 @@ def left(state: PoolState, process: ProcessState, now: float, lost: GroupState |
     refused += group_restarts.conclude(process.group) + let_go(state, now)
     if state.limits.memory_share:
         refused += resizing.memory_changed(state, now, lost)
-    return refused + scaling.start_spawns(state, now, state.active.values(), lost)
+    return refused + scaling.start_spawns(state, now, None, lost)
 
 
 def work_if_idle(state: PoolState, process: ProcessState, now: float) -> list[Command]:
@@ -73,7 +73,7 @@ def last_session_ended(state: PoolState, process: ProcessState, proven: bool, no
     reason, process.leaving = process.leaving, None
     commands: list[Command] = [Retire(process.id, reason)]
     if proven:
-        commands += scaling.start_spawns(state, now, state.active.values())
+        commands += scaling.start_spawns(state, now)
     return commands
 
 

@@ -76,8 +76,15 @@ def bookkeeping(state: PoolState) -> Iterator[str]:
         if Counter(whole.keys()) != Counter(thing for part in parts for thing in part):
             yield f"the pool and its groups hold different {name}"
     for key, group in state.groups.items():
-        if not active_groups.is_inactive(group) and state.active.get(key) is not group:
+        if group.waits_as:
+            if state.waiting.get(group.waits_as) is not group or key in state.active:
+                yield f"{key} waits, and is in the wrong place"
+            if not active_groups.only_waits(group):
+                yield f"{key} does not only wait"
+        elif not active_groups.is_inactive(group) and state.active.get(key) is not group:
             yield f"something happens in {key}, and nobody looks at it"
+    if state.waiting.keys() != {group.waits_as for group in state.groups.values()} - {0}:
+        yield "a group waits, and does not know"
     if not state.active.keys() <= state.groups.keys():
         yield "a group that is gone is looked at"
     if state.enabled_count != sum(len(group.enabled) for group in state.groups.values()):

@@ -28,9 +28,8 @@ from collections.abc import Iterator
 from passenger_trio.core import capacity, retiring, waitlist
 from passenger_trio.core.commands import Command, Reason
 from passenger_trio.core.state import Attempt, EnabledStatus, GroupState, PoolState, ProcessState
+from passenger_trio.core.waiting_groups import FAIR_WAIT as FAIR_WAIT
 
-FAIR_WAIT = 1.0
-"""Seconds for which a starved group waits for an idle process of another group before it takes a busy one's place."""
 SPARE_AFTER = 1.0
 """Seconds of idleness after which a process above its group's minimum is spare. Peaks of a loaded group are closer."""
 

@@ -36,6 +36,7 @@ Laws:
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 import attrs
 
@@ -140,7 +141,7 @@ def calculate(pool: PoolState) -> Calculation:
     used += sum(attempt.group.process_size or guess for attempt in pool.attempts.values() if attempt.counts)
     reserved = minimum = coming = next_size = 0
     next_group: GroupState | None = None
-    for group in pool.groups.values():
+    for group in chain(pool.active.values(), pool.waiting.values()):
         least = capacity.minimum(group)
         if not (least or group.enabled or group.attempts or group.waiters):
             continue  # asleep

@@ -62,7 +62,7 @@ def enable(state: PoolState, process: ProcessId, now: float) -> list[Command]:
     known.last_used = now
     retiring.watch_idleness(state, group, now)
     commands = waitlist.serve(state, group, now) + oob_work.begin(state, group, now)
-    return commands + scaling.start_spawns(state, now, state.active.values())
+    return commands + scaling.start_spawns(state, now)
 
 
 def restart_all(state: PoolState, keys: tuple[GroupKey, ...], now: float, *, hard: bool) -> list[Command]:
@@ -77,7 +77,7 @@ def restart_all(state: PoolState, keys: tuple[GroupKey, ...], now: float, *, har
         commands += group_restarts.begin_hard(state, group, now) if hard else group_restarts.begin(group)
         retiring.watch_idleness(state, group, now)
     # A rolling restart makes no room for other groups.
-    return commands + scaling.start_spawns(state, now, state.active.values() if hard else groups)
+    return commands + scaling.start_spawns(state, now, None if hard else groups)
 
 
 def shut_down(state: PoolState, now: float) -> list[Command]:
@@ -89,6 +89,7 @@ def shut_down(state: PoolState, now: float) -> list[Command]:
         for attempt in state.attempts.values()
         if not attempt.abandoned
     ]
+    active_groups.set_all_active(state)
     for group in state.active.values():
         commands += waitlist.refuse_if_unservable(state, group, now)
         for process in list(group.enabled.values()):

@@ -87,7 +87,7 @@ class PoolPolicy(Borrowing):
             return []  # the group needs no process, and gives none away
         grown = resizing.memory_changed(state, now) if limits.min_instances else []
         # One more group allows one more replacement above the ceiling (``capacity.has_headroom``), also of other groups.
-        looked = state.active.values() if state.total >= state.ceiling else (group,)
+        looked = None if state.total >= state.ceiling else (group,)
         return grown + scaling.start_spawns(state, now, looked)
 
     def remove_group(self, key: GroupKey, now: float) -> list[Command]:

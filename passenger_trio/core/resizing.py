@@ -89,7 +89,7 @@ def remove(pool: PoolState, group: GroupState, now: float) -> list[Command]:
     retiring.watch_idleness(pool, group, now)
     commands += group_restarts.conclude(group) + waitlist.refuse_if_unservable(pool, group, now)
     # Even if the group stays for its waiters, its minimum is 0 now, so other groups may get its places.
-    return commands + let_go(pool, now) + scaling.start_spawns(pool, now, pool.active.values())
+    return commands + let_go(pool, now) + scaling.start_spawns(pool, now)
 
 
 def revive(pool: PoolState, group: GroupState, limits: GroupLimits, now: float, jitter: float) -> list[Command]:
@@ -124,7 +124,7 @@ def let_go(pool: PoolState, now: float) -> list[Command]:
             pool.allowed_total = pool.total  # the ceiling counts a replacement for each group
             commands.append(EndGroup(group.key))
     if commands:
-        commands += scaling.start_spawns(pool, now, pool.active.values())
+        commands += scaling.start_spawns(pool, now)
     return commands
 
 
@@ -136,7 +136,7 @@ def _applied(pool: PoolState, commands: list[Command], now: float, lost: GroupSt
         if group.has_constrained_waiters:
             commands += waitlist.serve(pool, group, now)
         commands += waitlist.refuse_if_unservable(pool, group, now) + group_restarts.conclude(group)
-    return commands + scaling.start_spawns(pool, now, pool.active.values(), lost)
+    return commands + scaling.start_spawns(pool, now, None, lost)
 
 
 def _shrink(pool: PoolState, now: float) -> list[Command]:

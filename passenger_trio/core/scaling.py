@@ -53,7 +53,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from passenger_trio.core import active_groups, capacity, making_room, retiring, waitlist
+from passenger_trio.core import active_groups, capacity, making_room, retiring, waiting_groups, waitlist
 from passenger_trio.core.commands import Command, Reason, StartSpawn
 from passenger_trio.core.model import AttemptId
 from passenger_trio.core.state import (
@@ -194,18 +194,18 @@ def notice_slow(pool: PoolState, now: float) -> None:
 
 
 def start_spawns(
-    pool: PoolState, now: float, groups: Collection[GroupState], lost: GroupState | None = None
+    pool: PoolState, now: float, groups: Collection[GroupState] | None = None, lost: GroupState | None = None
 ) -> list[Command]:
     """Start every attempt that is wanted and possible, in fair order.
 
-    :param groups: the groups whose wish may have changed; all that are active when room may have appeared.
+    :param groups: the groups whose wish may have changed; None: room may have appeared, for any.
     :param lost: the group that has just lost a process, if any: its first attempt is a replacement.
     """
     commands: list[Command] = []
     while pool.open:
         full = pool.capacity_used >= pool.limits.max_pool_size
         below = capacity.has_ground(pool)
-        able = _able(pool, groups)
+        able = _able(pool, groups, now)
         growing = [group for group in able if below and wants(group, now) and may_begin(pool, group, group.generation)]
         room = making_room.Room(pool, now) if full and growing else None
         wanting = [
@@ -214,7 +214,7 @@ def start_spawns(
             if room is None or room.is_there_for(group)
         ]
         replacing = [group for group in able if wants_replacement(group, now) and capacity.has_headroom(pool, group)]
-        if not replacing and len(able) == len(pool.active):
+        if not replacing and sum(group.key in pool.active for group in able) == len(pool.active):
             pool.last_replacement = pool.last_attempt  # nobody is passed over
         has_turn = pool.last_attempt - pool.last_replacement >= PASSED_OVER
         wanting += [
@@ -237,15 +237,16 @@ def start_spawns(
     return commands
 
 
-def _able(pool: PoolState, groups: Collection[GroupState]) -> Collection[GroupState]:
-    """The groups for which ``may_begin`` may be true.
+def _able(pool: PoolState, groups: Collection[GroupState] | None, now: float) -> Collection[GroupState]:
+    """The groups (None: of all) for which ``may_begin`` may be true.
 
     While every slot is taken, the reserved one too, only a group with an attempt may begin another, which shares its slot.
-    So a step does not look at a thousand groups that wait (OP5).
+    Of the groups that only wait, the next ones stand for all (OP5).
     """
-    if pool.slots_used <= pool.limits.max_concurrent_spawns:
-        return groups
-    return [group for group in groups if group.attempts]
+    looked = pool.active.values() if groups is None else groups
+    if pool.slots_used > pool.limits.max_concurrent_spawns:
+        return [group for group in looked if group.attempts]
+    return [*looked, *waiting_groups.next_ones(pool, now)] if groups is None and pool.waiting else looked
 
 
 _FIRST, _LEAST = -1, 2

@@ -56,7 +56,7 @@ def spawn_succeeded(
         commands += waitlist.serve(state, group, now)
         commands += oob_work.begin(state, group, now)
     commands += group_restarts.conclude(group) + follow_up.let_go(state, now)
-    return commands + scaling.start_spawns(state, now, state.active.values())
+    return commands + scaling.start_spawns(state, now)
 
 
 def spawn_failed(
@@ -79,7 +79,7 @@ def spawn_failed(
             commands += follow_up.retire_suspect_preloader(state, group)
     commands += group_restarts.conclude(group)
     commands += waitlist.refuse_if_unservable(state, group, now) + follow_up.let_go(state, now)
-    return commands + scaling.start_spawns(state, now, state.active.values())
+    return commands + scaling.start_spawns(state, now)
 
 
 def process_exited(
@@ -135,7 +135,7 @@ def found_unsafe(state: PoolState, key: GroupKey, generation: int, now: float) -
     if of is None:
         raise InvariantBroken(f"generation {generation} of {key} is unsafe to fork, but has ended")
     commands = scaling.fork_apart(state, group, of, now)
-    return commands + scaling.start_spawns(state, now, state.active.values())
+    return commands + scaling.start_spawns(state, now)
 
 
 def preloader_ended(

@@ -222,6 +222,8 @@ class GroupState:
     grace: float = 10.0
     # When its last spawn began, counted in spawns of the pool: the group with the smallest number has the next turn.
     turn: int = 0
+    # Its number among the groups that have waiters and nothing else (waiting_groups); 0: it is none of them.
+    waits_as: int = 0
     # At or before the time when an idle process may next be retired. Sessions begin and end without updating it, so it
     # may be too early; tick then looks again and corrects it. That keeps it out of the hot path.
     idle_due: float = math.inf
@@ -291,6 +293,13 @@ class PoolState:
     # The active ones among them, and how many were left by the last drop_inactive (active_groups).
     active: dict[GroupKey, GroupState] = attrs.field(factory=dict)
     active_before: int = 0
+    # Those that have waiters and nothing else, by their numbers; and heaps of these: by turn, by turn if they have waited for
+    # long, by when their first waiter came, and by when that has waited for too long (waiting_groups).
+    waiting: dict[int, GroupState] = attrs.field(factory=dict)
+    waiting_by_turn: list[tuple[int, int]] = attrs.field(factory=list)
+    waiting_unfairly: list[tuple[int, int]] = attrs.field(factory=list)
+    waiting_by_wait: list[tuple[float, int]] = attrs.field(factory=list)
+    waiting_by_limit: list[tuple[float, int]] = attrs.field(factory=list)
     # Enabled and detached processes.
     processes: dict[ProcessId, ProcessState] = attrs.field(factory=dict)
     # Every session that was granted and not closed -> its process, which may be gone.
@@ -331,6 +340,7 @@ class PoolState:
     last_session: int = 0
     last_attempt: int = 0
     last_order: int = 0
+    last_waiting: int = 0
     # Which attempt was the last replacement; or the last attempt when no replacement was wanted (scaling).
     last_replacement: int = 0
 

@@ -6,6 +6,7 @@ The values are copies. Using them does not change the pool, and they do not chan
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import NamedTuple
 
 from passenger_trio.core import capacity, scaling
@@ -136,8 +137,8 @@ def describe(pool: PoolState, keys: Iterable[GroupKey] | None = None) -> PoolSta
 
 
 def describe_active(pool: PoolState) -> PoolStatistics:
-    """Like ``describe``, for the active groups only: there may be thousands of inactive ones."""
-    groups = tuple(describe_group(pool, group) for group in pool.active.values())
+    """Like ``describe``, for the active and the waiting groups only: there may be thousands of inactive ones."""
+    groups = tuple(describe_group(pool, group) for group in chain(pool.active.values(), pool.waiting.values()))
     detached = len(pool.processes) - pool.enabled_count
     return PoolStatistics(pool.limits, groups, pool.capacity_used, detached, len(pool.groups) - len(groups))
 

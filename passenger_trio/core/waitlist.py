@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 
-from passenger_trio.core import active_groups, routing
+from passenger_trio.core import active_groups, routing, waiting_groups
 from passenger_trio.core.commands import Command, Grant, Reason, Refuse
 from passenger_trio.core.model import ProcessId, SessionId, WaiterId
 from passenger_trio.core.state import GroupState, PoolState, ProcessState
@@ -73,21 +73,23 @@ def append(
         group.seeking[waiter] = wanted
     group.waiters[waiter] = now
     pool.waiters[waiter] = group
-    active_groups.set_active(pool, group)
+    if group.key not in pool.active:
+        active_groups.somebody_waits(pool, group)
 
 
-def move_up(group: GroupState, waiter: WaiterId, since: float) -> None:
+def move_up(pool: PoolState, group: GroupState, waiter: WaiterId, since: float) -> None:
     """The last waiter of the queue has waited at a front since ``since``: move it before the waiters that came later."""
     waiters = group.waiters
     waiters[waiter] = since
     for later in [later for later, came in waiters.items() if came > since]:
         waiters.move_to_end(later)
+    waiting_groups.first_changed(pool, group)
 
 
-def renew(group: GroupState, waiter: WaiterId, since: float) -> None:
+def renew(pool: PoolState, group: GroupState, waiter: WaiterId, since: float) -> None:
     """Let the waiter stand for another request, which has waited at its front since ``since``."""
     group.waiters.move_to_end(waiter)
-    move_up(group, waiter, since)
+    move_up(pool, group, waiter, since)
 
 
 def delay_spawn(group: GroupState, waiter: WaiterId, lent: int, now: float) -> None:
@@ -122,10 +124,13 @@ def leave(pool: PoolState, waiter: WaiterId) -> None:
 
 def _forget(pool: PoolState, group: GroupState, waiter: WaiterId) -> None:
     pool.waiters.pop(waiter, None)
+    was_first = group.waits_as and next(iter(group.waiters)) == waiter
     del group.waiters[waiter]
     group.avoiding.pop(waiter, None)
     group.seeking.pop(waiter, None)
     group.spawn_delays.pop(waiter, None)
+    if was_first:
+        waiting_groups.first_changed(pool, group)
 
 
 def serve(pool: PoolState, group: GroupState, now: float) -> list[Command]:

@@ -41,6 +41,7 @@ REQUEST_PATH = (
     "answers.answer_health.answer_health",
     "http.end_connection.refuse",
     "http.end_connection.cut_short",
+    "http.end_connection.cut_off",  # the server ends first
     "answers.answer_errors.answer",
     # After it; and at the connection's end, which lets the client read the last response.
     "logs.access_record.exchange_record",

@@ -16,6 +16,8 @@ def describe_exit(status: int | None) -> str:
     if status >= 0:
         return f"exit status {status}"
     name = signal_name(-status)
+    if -status == signal.SIGXCPU:
+        name += ": its processor time is used up"  # --cpu-time, or a limit of whoever started the server
     return f"killed by signal {-status}" + (f" ({name})" if not name.isdigit() else "")
 
 

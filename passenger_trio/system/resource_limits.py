@@ -24,18 +24,21 @@ class _RLimit(ctypes.Structure):
     _fields_ = (("soft", ctypes.c_uint64), ("hard", ctypes.c_uint64))
 
 
+_GRACE = 5
+"""Seconds of processor time between its two limits, if the hard one may be so high: at the soft one the kernel sends SIGXCPU, whose name tells what has
+ended the process; at the hard one SIGKILL, which tells nothing."""
 _ULIMIT = {
     "NOFILE": ("ulimit -n {}", 1),
     "NPROC": ("{{ ulimit -u {0} 2>/dev/null || ulimit -p {0}; }}", 1),  # bash, and dash
     "CORE": ("ulimit -c {}", 512),
     "AS": ("ulimit -v {}", 1024),
-    "CPU": ("ulimit -t {}", 1),
+    "CPU": (f"{{{{ ulimit -S -t {{0}} && {{{{ ulimit -H -t $(({{0}} + {_GRACE})) 2>/dev/null || :; }}}}; }}}}", 1),
 }
 """The command of a shell (POSIX, and what all of them have besides) that sets both limits, and the bytes of its unit."""
 
 
 def set_limits(pid: int, resources: Mapping[str, int], nice: int | None) -> str:
-    """Set the soft and the hard limits of a process, and its nice value.
+    """Set the soft and the hard limits of a process (the same, but for the processor time), and its nice value.
 
     :param resources: name (``NOFILE``) -> limit; -1: none.
     :param nice: None: as it is.
@@ -49,6 +52,10 @@ def set_limits(pid: int, resources: Mapping[str, int], nice: int | None) -> str:
     for name, value in resources.items():
         limit = _RLimit(value % 2**64, value % 2**64)
         number = getattr(resource, f"RLIMIT_{name}")
+        if name == "CPU":
+            later = _RLimit(value, value + _GRACE)
+            if prlimit(pid, number, ctypes.byref(later), None) == 0:
+                continue
         if prlimit(pid, number, ctypes.byref(limit), None) != 0:
             error = ctypes.get_errno()
             if error == errno.EPERM and _is_of_another(pid):

@@ -506,6 +506,15 @@ class TestTheBanner:
         assert (said["event"], said["addresses"]) == ("ready", ["http://127.0.0.1:45863/"])
         assert said["applications"][0]["reason"] == "app.py has `app`"
 
+    def test_OP5_of_thousands_of_applications_it_tells_of_a_hundred(self) -> None:
+        """As JSON it told of all: five megabytes for 10 000, written while nobody was served."""
+        server = self.server()
+        server.apps *= 10_000
+        server.config = attrs.evolve(server.config, apps=server.config.apps * 10_000)
+        said = json.loads(banner.as_json(server))
+        assert (len(said["applications"]), said["more_applications"]) == (100, 9_900)
+        assert len(banner.as_lines(server)) < 110
+
     def test_it_goes_where_it_is_told(self, tmp_path: Path) -> None:
         for log_format in ("console", "json"):
             with open(tmp_path / log_format, "wb") as file:

@@ -5,6 +5,7 @@ Starts the command: how it ends is the subject.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -77,14 +78,16 @@ class TestDraining:
             assert (answer.body, answer.complete) == (b"first\nlast\n", True)
             assert server.wait() == 0
 
-    def test_a_request_that_outlasts_the_grace_is_cut_off(self) -> None:
+    def test_R45_a_request_that_outlasts_the_grace_is_cut_off_and_told_so(self, tmp_path: Path) -> None:
+        """The client got a closed connection, and the access log said that it had left (499)."""
         options = ("--shutdown-timeout", "300ms", "--process-shutdown-timeout", "300ms")
-        with gate() as it, clients(1) as send, Supervisor.start(BEHAVIOURS, *options, *it.arguments) as server:
+        access = ("--access-log", str(tmp_path / "access"), "--access-log-format", "json")
+        with gate() as it, clients(1) as send, Supervisor.start(BEHAVIOURS, *options, *access, *it.arguments) as server:
             answer = send(server, "/gate")
             it.wait_arrival()
             assert server.stop() == 0
-            got = answer.exception() or answer.result()
-            assert isinstance(got, ConnectionError) or (isinstance(got, Response) and got.status >= 500)
+            assert (answer.result().status, answer.result().header("Connection")) == (503, "close")
+        assert [json.loads(line)["status"] for line in (tmp_path / "access").read_text().splitlines()] == [503]
 
     def test_a_half_sent_request_does_not_hold_it_up_for_long(self) -> None:
         with Supervisor.start(BEHAVIOURS, "--header-timeout", "1s", "--body-timeout", "1s") as server:
@@ -484,3 +487,35 @@ def test_who_is_told_to_stop_while_it_starts_does_so(tmp_path: Path, by: str) ->
         else:
             server.send_signal(signal.SIGTERM)
         assert server.wait() == 0
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_R45_who_waits_for_an_application_that_still_loads_is_told_that_the_server_stops(
+    tmp_path: Path, others: int
+) -> None:
+    """Alone, its clients stand in the kernel's queue; beside an application that serves, they have been accepted.
+
+    In both cases they got a closed connection."""
+    write_app(tmp_path / "hangs", "import time\nprint('it hangs', flush=True)\ntime.sleep(600)\n" + HELLO)
+    write_app(tmp_path / "well")
+    arguments = ["--app", f"/hangs={tmp_path / 'hangs'}", "--start-timeout", "600s", "--shutdown-timeout", "20s"]
+    if others:
+        arguments += ["--app", f"/well={tmp_path / 'well'}", "--max-concurrent-spawns", "2"]
+    path = str(tmp_path / "socket")
+    with Supervisor.start(None, *arguments, "--socket", path, cwd=tmp_path, wait=False) as server, ExitStack() as them:
+        server.wait_log("it hangs", 60.0)
+        waiting = [them.enter_context(RawClient(path)) for _ in range(3)]
+        if others:
+            waiting[0].send(b"GET /well HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert waiting[0].read_response().status == 200
+        for client in waiting:
+            client.send(b"GET /hangs HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        begun = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        answers = [client.read_response() for client in waiting]
+        assert {(answer.status, answer.header("Connection"), answer.complete) for answer in answers} == {
+            (503, "close", True)
+        }
+        assert server.wait() == 0
+        assert time.monotonic() - begun < 10, "the requests have 13 seconds, and an application that loads has none"
+        assert "Traceback" not in server.log_tail

@@ -323,6 +323,7 @@ def test_exits_in_words() -> None:
     assert describe_exit(0) == "exit status 0"
     assert describe_exit(3) == "exit status 3"
     assert describe_exit(-9) == "killed by signal 9 (SIGKILL)"
+    assert describe_exit(-24) == "killed by signal 24 (SIGXCPU: its processor time is used up)"
     assert describe_exit(-63) == "killed by signal 63"
     assert describe_exit(None) == "its exit status is unknown"
 

@@ -34,10 +34,10 @@ from passenger_trio.server.answers.explained_page import Failed, OtherRequest, e
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 
-__all__ = ["CLIENT_CLOSED", "answer", "refusal"]
+__all__ = ["CLIENT_CLOSED", "answer", "at_stop", "refusal"]
 
 CLIENT_CLOSED = 499
-"""In the access log: the client closed the connection before there was a response."""
+"""In the access log: the client closed the connection before there was a response. What the server ends itself has the status that it sent."""
 
 
 async def answer(client: Client, exchange: Exchange, error: CheckoutError | AppResponseError) -> None:
@@ -176,6 +176,25 @@ def refusal(client: Client, error: RequestError) -> tuple[bytes, int]:
     """
     page = plain_error(error.status, text=error.text)
     fields = [(b"Content-Type", page.content_type), *error.headers]
+    data = client.codec.error_response(error.status, _reason(error.status), fields, page.body, client.front.date())
+    return data, len(data.partition(b"\r\n\r\n")[2])
+
+
+def at_stop(client: Client, exchange: Exchange) -> tuple[bytes, int]:
+    """The last response of a connection whose request has none when the server ends, and the size of its body."""
+    error = PoolShutDown()
+    client.front.rejected[error.code] += 1
+    id = exchange.request_id.decode()
+    lines.request_refused(
+        group=exchange.route.group_name, reason=str(error), request_id=id, status=error.status, code=error.code
+    )
+    accept = _field(exchange, b"accept")
+    page = _own_page(client, exchange, error, accept) or plain_error(error.status, error_id=id, accept=accept)
+    fields = [
+        (b"Content-Type", page.content_type),
+        (b"X-Request-Id", exchange.request_id),
+        (b"Cache-Control", b"no-store"),
+    ]
     data = client.codec.error_response(error.status, _reason(error.status), fields, page.body, client.front.date())
     return data, len(data.partition(b"\r\n\r\n")[2])
 

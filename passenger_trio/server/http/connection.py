@@ -29,7 +29,14 @@ from passenger_trio.server.front import Front
 from passenger_trio.server.http.buffer_body import buffer_body
 from passenger_trio.server.http.checkout_session import abandon_session, checkout_session
 from passenger_trio.server.http.client import TASK, Client
-from passenger_trio.server.http.end_connection import cut_short, end_separately, linger, refuse, refuse_late_head
+from passenger_trio.server.http.end_connection import (
+    cut_off,
+    cut_short,
+    end_separately,
+    linger,
+    refuse,
+    refuse_late_head,
+)
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.fast_path import FastPath
 from passenger_trio.server.http.forward_response import forward_response
@@ -54,6 +61,7 @@ class Connection(Client):
     async def run(self) -> None:
         """Serve the connection until it ends."""
         front, kernel, consequence = self.front, self.front.kernel, f"it is closed [{self.peer.address}]"
+        ended = False
         front.connections.add(self)
         front.deadline_scanner.wake()
         try:
@@ -63,11 +71,15 @@ class Connection(Client):
                 except ClientGone:
                     if self.exchange is not None:
                         self.exchange.bytes_sent = max(0, self.exchange.bytes_sent - self.stream.undelivered)
+                ended = True
         finally:
             front.connections.discard(self)
             if containment.error is not None or self.broken:
                 front.rejected["internal_error"] += 1
             exchange = self.exchange
+            if not ended and containment.error is None:  # cancelled from outside: the server ends
+                with kernel.contain(TASK, consequence):
+                    cut_off(self)
             if exchange is not None and exchange.relay is not None:
                 with kernel.contain(TASK, consequence):
                     exchange.relay.send_final_close()
@@ -75,7 +87,7 @@ class Connection(Client):
                 self.stream.close()
             if exchange is not None:
                 with kernel.contain(TASK, consequence):
-                    await self._abandon(exchange)
+                    await self._abandon(exchange, failed=containment.error is not None or self.broken)
 
     async def _run(self) -> None:
         step: Callable[[Connection], Awaitable[None]] | None = Connection._serve
@@ -201,10 +213,13 @@ class Connection(Client):
 
     # -- the end ------------------------------------------------------------------------------------------------
 
-    async def _abandon(self, exchange: Exchange) -> None:
-        """The connection is closed and the exchange was not finished: give its process back."""
+    async def _abandon(self, exchange: Exchange, *, failed: bool) -> None:
+        """The connection is closed and the exchange was not finished: give its process back.
+
+        :param failed: whether a fault of ours has ended it.
+        """
         if not exchange.status:
-            exchange.status = CLIENT_CLOSED
+            exchange.status = 500 if failed else CLIENT_CLOSED
         self.exchange = None
         kernel = self.front.kernel
         # One after the other, whatever becomes of each: nothing of it may be left.

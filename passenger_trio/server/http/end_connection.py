@@ -15,7 +15,7 @@ from passenger_trio.codecs.forwarded_client import read_origin
 from passenger_trio.core.lingering import LINGER_BYTES, LINGER_TIME
 from passenger_trio.errors import RequestError
 from passenger_trio.log_lines import requests as lines
-from passenger_trio.server.answers.answer_errors import refusal
+from passenger_trio.server.answers.answer_errors import at_stop, refusal
 from passenger_trio.server.http.checkout_session import abandon_session
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
@@ -23,7 +23,7 @@ from passenger_trio.server.http.interruptions import ClientGone
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.logs.access_record import refusal_record
 
-__all__ = ["cut_short", "end_separately", "linger", "refuse", "refuse_late_head"]
+__all__ = ["cut_off", "cut_short", "end_separately", "linger", "refuse", "refuse_late_head"]
 
 
 async def refuse(client: Client, error: RequestError) -> None:
@@ -89,6 +89,23 @@ async def cut_short(client: Client, exchange: Exchange, error: Exception) -> Non
             )
     else:
         await end_separately(client, exchange)
+
+
+def cut_off(client: Client) -> None:
+    """The server ends, and the request in hand with it. A client that has no byte of a response is told so, as far as that can be done at once."""
+    exchange = client.exchange
+    if exchange is None or exchange.status or exchange.response_begun:
+        return
+    data, size = at_stop(client, exchange)
+    exchange.status = 503
+    try:
+        exchange.bytes_sent = size if client.stream.send_nowait(data) == len(data) else 0
+        client.stream.send_eof()
+        for _ in range(LINGER_BYTES // 65536):  # what is unread when a socket is closed would destroy the response
+            if not client.stream.recv_nowait():
+                break
+    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.WouldBlock):
+        pass
 
 
 async def end_separately(client: Client, exchange: Exchange) -> None:
