@@ -185,9 +185,10 @@ def running(peer: Peer, app: Path, processes: int = 2, timeout: float = 60.0) ->
         shutil.copytree(app, copy, symlinks=True)
         environment = {**os.environ, "TMPDIR": home, "RAILS_ENV": "production", "RACK_ENV": "production"}
         environment["PYTHONPATH"] = str(copy)
+        command = peer.command(copy, port, processes)  # before the clock: gunicorn is asked for its options
         begun = time.perf_counter()
         process = subprocess.Popen(
-            peer.command(copy, port, processes),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
