@@ -232,7 +232,6 @@ SERVER_ROOMS: list[set[str]] = [
     {"mounts", "health_paths", "flood_turns", "trusted_proxies", "date_and_ids", "http_date", "spill"},
     {
         "http.stage",
-        "http.sizes",
         "http.interruptions",
         "http.peer",
         "http.body_clock",

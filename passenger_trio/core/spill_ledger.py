@@ -41,14 +41,11 @@ from __future__ import annotations
 
 import sys
 from enum import Enum
-from typing import Final
 
+from passenger_trio.core.buffer_sizes import BATCH, THRESHOLD
 from passenger_trio.errors import InvariantBroken
 
-__all__ = ["BATCH", "THRESHOLD", "SpillLedger", "Step"]
-
-THRESHOLD: Final = 128 * 1024
-BATCH: Final = 256 * 1024
+__all__ = ["SpillLedger", "Step"]
 
 
 class Step(Enum):

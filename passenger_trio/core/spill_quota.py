@@ -16,7 +16,7 @@ import errno
 from collections import Counter
 from typing import Final
 
-from passenger_trio.core.spill_ledger import THRESHOLD
+from passenger_trio.core.buffer_sizes import THRESHOLD
 from passenger_trio.errors import InvariantBroken
 
 __all__ = ["FAULTS", "SpillQuota"]

@@ -15,6 +15,7 @@ import trio
 from passenger_trio.codecs.head import HttpLimits
 from passenger_trio.codecs.websocket_frames import FrameLimits
 from passenger_trio.core.accept_gate import Turn
+from passenger_trio.core.buffer_sizes import RECEIVE_SIZE
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.fronts.share import ALONE, Share
 from passenger_trio.core.metric_counts import RequestTally
@@ -29,7 +30,6 @@ from passenger_trio.server.health_paths import HealthPaths
 from passenger_trio.server.http.deadline_scanner import DeadlineScanner, HasDeadline
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.peer import Peer
-from passenger_trio.server.http.sizes import RECEIVE_SIZE
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.log_limits import LogLimits
 from passenger_trio.server.logs.access_record import AccessRecord

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from spill_world import SpillWorld, drive
 
-from passenger_trio.core.spill_ledger import BATCH, THRESHOLD, SpillLedger, Step
+from passenger_trio.core.buffer_sizes import BATCH, THRESHOLD
+from passenger_trio.core.spill_ledger import SpillLedger, Step
 from passenger_trio.core.spill_quota import FAULTS, SpillQuota
 from passenger_trio.errors import InvariantBroken
 

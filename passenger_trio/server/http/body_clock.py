@@ -5,8 +5,8 @@ from __future__ import annotations
 import trio
 
 from passenger_trio.codecs.refusals import refuse
+from passenger_trio.core.buffer_sizes import RECEIVE_SIZE
 from passenger_trio.server.http.interruptions import ClientGone
-from passenger_trio.server.http.sizes import RECEIVE_SIZE
 from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["BodyClock"]

@@ -1,6 +1,6 @@
 """Stage: read the request body before a process is borrowed, so that a slow upload holds none.
 
-Up to ``sizes.BODY_IN_MEMORY`` bytes are kept in memory (``exchange.body``); a longer body goes to a buffer on disk
+Up to ``buffer_sizes.BODY_IN_MEMORY`` bytes are kept in memory (``exchange.body``); a longer body goes to a buffer on disk
 (``exchange.upload``). A whole body can be sent again (R30). In two cases this stage does not read a body to its end: the
 application wants its uploads as they arrive, or the disk takes no more. Then the rest goes to the
 application as it arrives, which holds a process, but refuses nobody (R35)."""
@@ -10,12 +10,12 @@ from __future__ import annotations
 import trio
 
 from passenger_trio.codecs.http1 import ClientSide
-from passenger_trio.core.spill_ledger import BATCH, SpillLedger
+from passenger_trio.core.buffer_sizes import BATCH, BODY_IN_MEMORY, RECEIVE_SIZE
+from passenger_trio.core.spill_ledger import SpillLedger
 from passenger_trio.server.http.body_clock import BodyClock
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.interruptions import ClientGone
-from passenger_trio.server.http.sizes import BODY_IN_MEMORY, RECEIVE_SIZE
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
 

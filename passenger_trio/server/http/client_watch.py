@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import trio
 
+from passenger_trio.core.buffer_sizes import READ_AHEAD
 from passenger_trio.server.http.client import Client
-from passenger_trio.server.http.sizes import READ_AHEAD
 from passenger_trio.system.poller import HUNG_UP, READABLE
 
 __all__ = ["ClientWatch"]

@@ -10,7 +10,7 @@ next step. Nothing is lost by that: what must survive is in the ``Exchange``, an
 
 Laws:
 
-* At most one request of a connection is under way (R31). The bytes behind it are read ahead up to ``sizes.READ_AHEAD``.
+* At most one request of a connection is under way (R31). The bytes behind it are read ahead up to ``buffer_sizes.READ_AHEAD``.
 * An exchange gives its process back, for whatever reason it ends.
 * A fault of ours, a broken law included, costs this one connection (KE1, F13), whether its task, the poller or the
   deadline scanner met it."""

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
+from passenger_trio.core.buffer_sizes import RECEIVE_SIZE
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.core.read_size import STEP, ReadSize, SmallReads
 from passenger_trio.core.spill_ledger import SpillLedger
@@ -39,7 +40,6 @@ from passenger_trio.server.http.interruptions import ClientGone
 from passenger_trio.server.http.response_events import MANY, ResponseEvents
 from passenger_trio.server.http.response_writer import ResponseWriter
 from passenger_trio.server.http.send_body import send_body
-from passenger_trio.server.http.sizes import RECEIVE_SIZE
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
 from passenger_trio.system.raw_stream import RawStream

@@ -26,9 +26,9 @@ from dummy_front import (
     whole,
 )
 
+from passenger_trio.core.buffer_sizes import BODY_IN_MEMORY, READ_AHEAD
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
-from passenger_trio.server.http.sizes import BODY_IN_MEMORY, READ_AHEAD
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 from passenger_trio.system.raw_stream import RawStream
 

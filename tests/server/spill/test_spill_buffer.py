@@ -16,7 +16,8 @@ from held_clock import HeldClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passenger_trio.core.spill_ledger import BATCH, THRESHOLD, SpillLedger
+from passenger_trio.core.buffer_sizes import BATCH, THRESHOLD
+from passenger_trio.core.spill_ledger import SpillLedger
 from passenger_trio.errors import SpillLost
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
 from passenger_trio.server.spill.spill_storage import SpillStorage

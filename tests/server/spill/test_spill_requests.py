@@ -12,7 +12,7 @@ from dummy_front import Client, Request, data, end, get, head, requests, respond
 from failing_files import FailingFiles
 from held_clock import NoThreads
 
-from passenger_trio.core.spill_ledger import BATCH, THRESHOLD
+from passenger_trio.core.buffer_sizes import BATCH, THRESHOLD
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.raw_stream import RawStream
