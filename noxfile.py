@@ -108,7 +108,7 @@ if __name__ != "__main__":
 
     @nox.session
     def tests(session: nox.Session) -> None:
-        """The whole test suite; arguments go to pytest. Where CI is set, types are checked first: an environment for that alone costs a minute."""
+        """The whole test suite; arguments go to pytest. Where CI is set, types are checked as well: an environment for that alone costs a minute."""
         _need_programs(session, TEST_PROGRAMS)
         # What can be done at the same time is: most of this has one core to itself otherwise. The packages are needed within the time of a test.
         with _beside(session, ("tests/node_packages.py",), ("tests/jruby_archive.py",), python=sys.executable):
@@ -125,8 +125,7 @@ if __name__ != "__main__":
             "-c",
             "import pytest; pytest.main(['--collect-only', '-p', 'no:cacheprovider', '-p', 'no:terminal'])",
         )
-        types = (("-m", "mypy"), ("tests/typing/verify_types.py",)) if os.environ.get("CI") else ()
-        with _beside(session, reads_tests, *types):
+        with _beside(session, reads_tests):
             # Failures there do not keep the rest from being tried.
             is_well = bool(session.posargs) or _run_with_two_fronts(session)
         # Most tests wait for processes, so there are two for each core: one does something meanwhile. (Five for two cores took as long.) What a module
@@ -142,7 +141,10 @@ if __name__ != "__main__":
             "loadscope",
             "--no-loadscope-reorder",
         )
-        session.run("python", "-m", "pytest", *spread, *session.posargs)
+        # Types are checked beside the first tests: before them, a core would be idle when either was done.
+        types = (("-m", "mypy"), ("tests/typing/verify_types.py",)) if os.environ.get("CI") else ()
+        with _beside(session, *types):
+            session.run("python", "-m", "pytest", *spread, *session.posargs)
         if not is_well:
             session.error("tests failed with two fronts: see above")
 
@@ -301,29 +303,33 @@ if __name__ != "__main__":
 
     @contextmanager
     def _beside(session: nox.Session, *programs: tuple[str, ...], python: str = "") -> Iterator[None]:
-        """Run programs of Python, one after the other, beside what is done in the block. After that they are waited for and their output is shown;
-        one that fails is the last of them, and fails the session.
+        """Run programs of Python, one after the other, beside what is done in the block. The output of each is shown when it has ended. At the end they are
+        waited for; one that fails is the last of them, and fails the session.
 
         :param python: the interpreter; none: the session's.
         """
-        results: list[tuple[str, subprocess.CompletedProcess[str]]] = []
+        failures: list[str] = []
         is_given_up = threading.Event()
 
         def run_all() -> None:
             for words in programs:
-                if not is_given_up.is_set() and not any(done.returncode for _, done in results):
-                    command = [python or str(Path(session.bin) / "python"), *words]
-                    done = subprocess.run(
-                        command,
-                        cwd=ROOT,
-                        env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
-                        stdin=subprocess.DEVNULL,
-                        stdout=subprocess.PIPE,
-                        stderr=subprocess.STDOUT,
-                        text=True,
-                        check=False,
-                    )
-                    results.append((" ".join(["python", *words]), done))
+                if is_given_up.is_set() or failures:
+                    return
+                done = subprocess.run(
+                    [python or str(Path(session.bin) / "python"), *words],
+                    cwd=ROOT,
+                    env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    check=False,
+                )
+                command = " ".join(["python", *words])
+                session.log(f"{command} (ran beside that)")
+                print(done.stdout, end="", flush=True)
+                if done.returncode:
+                    failures.append(f"{command} failed with exit code {done.returncode}")
 
         runner = threading.Thread(target=run_all)
         runner.start()
@@ -334,12 +340,8 @@ if __name__ != "__main__":
             raise
         finally:
             runner.join()
-            for command, done in results:
-                session.log(f"{command} (ran beside that)")
-                print(done.stdout, end="", flush=True)
-        for command, done in results:
-            if done.returncode:
-                session.error(f"{command} failed with exit code {done.returncode}")
+        for failure in failures:
+            session.error(failure)
 
     def _check_types(session: nox.Session) -> None:
         session.run("mypy")

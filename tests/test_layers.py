@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from pathlib import Path
 
@@ -274,10 +275,17 @@ def layer_of(path: Path) -> str:
     return "" if name == "__init__" else name
 
 
-def imports(path: Path) -> list[str]:
+@functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All of a file's syntax. Each file is looked at by half a dozen of the tests."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
+@functools.cache
+def imports(path: Path) -> tuple[str, ...]:
     """The dotted names of all that a file imports, for types only or inside a function too. A module of the package is named, not the folder it is in."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -286,7 +294,7 @@ def imports(path: Path) -> list[str]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 found.append(inner if inner in NAMES else node.module)
-    return list(dict.fromkeys(found))
+    return tuple(dict.fromkeys(found))
 
 
 def dotted(path: Path) -> str:
@@ -405,7 +413,7 @@ def test_the_server_calls_of_the_pool_what_the_seam_says() -> None:
     used = {
         node.attr
         for path in (PACKAGE / "server").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Attribute)
         and (
             (isinstance(node.value, ast.Attribute) and node.value.attr == "pool")
@@ -455,7 +463,9 @@ def test_the_python_loader_is_in_layers() -> None:
 def test_a_file_of_the_python_loader_can_be_read_in_one_sitting(path: Path) -> None:
     """HO2: no file over 500 lines, and each opens with what it is."""
     assert len(path.read_text().splitlines()) <= 500
-    assert ast.get_docstring(ast.parse(path.read_text()))
+    module = nodes(path)[0]
+    assert isinstance(module, ast.Module)
+    assert ast.get_docstring(module)
 
 
 def test_one_module_asks_for_threads_and_one_starts_programs() -> None:
@@ -469,7 +479,7 @@ def test_one_module_asks_for_threads_and_one_starts_programs() -> None:
 
 def test_no_word_of_fashion_names_a_class() -> None:
     for path in modules():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef):
                 assert not any(word in node.name for word in ("Manager", "Handler", "Helper", "Util")), (
                     f"{path}: {node.name}"

@@ -168,8 +168,9 @@ def test_an_application_that_was_never_measured_counts_as_the_measured_ones_do()
         key = GroupKey(f"small{number}", "test")
         pool.add(key, min_instances=1)
         start_all(pool)
-        measure(pool, 100 * FIRST_GUESS, **{f"small{n}": FIRST_GUESS // 10 for n in range(number + 1)})
-        guesses.append(pool.policy.state.first_guess)
+        if number % 6 in (0, 5):
+            measure(pool, 100 * FIRST_GUESS, **{f"small{n}": FIRST_GUESS // 10 for n in range(number + 1)})
+            guesses.append(pool.policy.state.first_guess)
     assert guesses == sorted(guesses, reverse=True)
     assert guesses[0] > FIRST_GUESS * 3 // 4
     assert FIRST_GUESS // 10 < guesses[-1] < FIRST_GUESS // 6

@@ -6,7 +6,6 @@ import itertools
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import TypeVar
 import pytest
 
 from passenger_trio.testing import RawClient, Response, Supervisor
+from passenger_trio.testing.warm_start import start_server
 
 APPS = Path(__file__).resolve().parent.parent / "apps" / "python"
 BEHAVIOURS = APPS / "behaviours"
@@ -148,23 +148,29 @@ def keep_alive(server: Supervisor, path: str, connections: int, requests: int) -
 def run_command(
     *arguments: str, env: Mapping[str, str | None] | None = None, cwd: str | Path | None = None, timeout: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
-    """``passenger-trio ARGUMENTS``, run to its end."""
+    """``passenger-trio ARGUMENTS``, run to its end, in a process that is forked as those of the harness' servers are: to load the program
+    is nearly all that an order or a message of error costs. (``test_cli`` and ``test_ending`` start it as a program as well.)
+    """
     own = (
         AS_OURSELVES
         if arguments[:1] in (("start",), ("config",)) and not {"--user", "--app-user"} & {*arguments}
         else {}
     )
     environment: dict[str, str | None] = {**os.environ, **own, **(env or {})}
-    return subprocess.run(
-        [sys.executable, "-m", "passenger_trio", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env={name: value for name, value in environment.items() if value is not None},
-        cwd=cwd,
-        timeout=timeout,
-        check=False,
-    )
+    variables = {name: value for name, value in environment.items() if value is not None}
+    process = start_server([*arguments], variables, directory=cwd)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout as stdout, process.stderr as stderr, ThreadPoolExecutor(2) as readers:
+        texts = [readers.submit(stream.read) for stream in (stdout, stderr)]
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        # Also what it has started may hold its output no longer than it lives itself.
+        out, err = (text.result(timeout).decode() for text in texts)
+    return subprocess.CompletedProcess(["passenger-trio", *arguments], code, out, err)
 
 
 def write_app(directory: Path, source: str = HELLO, name: str = "passenger_wsgi.py") -> Path:

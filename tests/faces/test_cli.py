@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import attrs
 import click
 import pytest
-from faces_tools import AS_OURSELVES
+from faces_tools import AS_OURSELVES, run_command
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +36,12 @@ ROOT = Path(passenger_trio.__file__).parents[1]
 
 
 def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """The command as a program of its own."""
+    """The command in a process of its own."""
+    return run_command(*arguments, cwd=ROOT, env={**AS_OURSELVES, "COLUMNS": "80", **env})
+
+
+def run_program(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command as a program that the interpreter loads."""
     return subprocess.run(
         [sys.executable, "-m", "passenger_trio", *arguments],
         capture_output=True,
@@ -44,7 +49,7 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
         cwd=ROOT,
-        env={**os.environ, **AS_OURSELVES, "COLUMNS": "80", **env},
+        env={**os.environ, **AS_OURSELVES, "COLUMNS": "80"},
     )
 
 
@@ -57,7 +62,7 @@ def configuration(*arguments: str, **environ: str) -> Config:
 @pytest.mark.os
 class TestAsAProgram:
     def test_without_arguments_it_helps(self) -> None:
-        plain, asked = run(), run("--help")
+        plain, asked = run_program(), run("--help")
         assert plain.returncode == asked.returncode == 0
         assert plain.stdout == asked.stdout
         assert "start" in plain.stdout
@@ -76,8 +81,16 @@ class TestAsAProgram:
             assert f"\n{section}:\n" in full.stdout
 
     def test_version(self) -> None:
-        told = run("--version")
-        assert (told.returncode, told.stdout) == (0, f"passenger-trio {passenger_trio.__version__}\n")
+        for told in (run("--version"), run_program("--version")):
+            assert (told.returncode, told.stdout) == (0, f"passenger-trio {passenger_trio.__version__}\n")
+
+    def test_a_mistake_of_the_program_itself(self) -> None:
+        """As those of ``test_mistakes``, which are told by a process that had loaded it before."""
+        told = run_program("start", "tests/apps/python/demo", "--socket-mode", "rw")
+        assert told.returncode == 2
+        assert told.stdout == ""
+        assert told.stderr.startswith("passenger-trio: ")
+        assert told.stderr == run("start", "tests/apps/python/demo", "--socket-mode", "rw").stderr
 
     @pytest.mark.parametrize(
         ("arguments", "code", "part"),
