@@ -32,8 +32,9 @@ def rubies() -> dict[str, str]:
     found = {}
     for path in dict.fromkeys([*named, *filter(None, map(shutil.which, ("ruby", "jruby")))]):
         question = "print RUBY_ENGINE, ' ', RUBY_VERSION"
+        env = {**os.environ, **jruby_archive.environment()}  # another Ruby has no use for it
         found[path] = subprocess.run(
-            [path, "-e", question], capture_output=True, text=True, timeout=60, check=True
+            [path, "-e", question], capture_output=True, text=True, timeout=60, check=True, env=env
         ).stdout
     return found
 

@@ -63,8 +63,10 @@ def stages() -> Iterator[dict[tuple[str, bool], Stage]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("check", "ruby", "preloaded"), CASES)
 def test_contract(check: Check, ruby: str, preloaded: bool, stages: dict[tuple[str, bool], Stage]) -> None:
-    """Each check by its name and with each Ruby, which the log of a run lists."""
-    check(subject(ruby, preloaded=preloaded), stages[ruby, preloaded])
+    """Each check by its name and with each Ruby, which the log of a run lists. What needs a process of its own asks nothing of gems; those that share
+    theirs have them.
+    """
+    check(subject(ruby, preloaded=preloaded, gems=check.shares), stages[ruby, preloaded])
 
 
 def test_there_is_a_ruby_to_check() -> None:
