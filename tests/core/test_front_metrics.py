@@ -96,6 +96,14 @@ def test_what_two_fronts_tell_adds_up(one: list[Any], other: list[Any]) -> None:
     assert KEYS[1] in total.tallies or not total.tallies.get(KEYS[1])
 
 
+@pytest.mark.parametrize(("one", "other", "has_log"), [(False, False, False), (False, True, True), (True, False, True)])
+def test_what_is_there_at_one_front_is_there_for_all(one: bool, other: bool, has_log: bool) -> None:
+    total = FrontMetrics(has_log=one, refused=tally([(b"GET", 404, 0.1, 0.0, 0.0)]))
+    total.add(sent(FrontMetrics(has_log=other, refused=tally([(b"GET", 404, 0.1, 0.0, 0.0)] * 2))))
+    assert total.has_log is has_log
+    assert total.refused.count == 3
+
+
 def test_what_a_front_told_stays_without_its_gauges() -> None:
     kept = sent(counts([])).lasting()
     assert (kept.accepted, kept.disk, kept.lag, sum(kept.stages.values()), len(kept.in_flight)) == (7, 0, 0.0, 0, 0)
@@ -118,6 +126,8 @@ def test_FR4_applications_that_came_later_are_no_lie() -> None:
         ("accepted", True),
         ("accepted", "7"),
         ("lag", float("inf")),
+        ("lag", True),
+        ("lag", -0.5),
         ("rejected", {"a\nb": 1}),
         ("rejected", {"a": 1.5}),
         ("rejected", []),
@@ -173,6 +183,7 @@ def test_facts_of_two_fronts_are_one_view() -> None:
         {"requests": {"total": 1, "active": 0, "rejected": {"\n": 1}}},
         {"requests": {"total": 1, "active": 0}},
         {"faults": {"total": 1, "tasks": {"hooks": {"count": 1}}}},
+        {"faults": {"total": 1, "tasks": {"hooks": {"count": "1", "last": "", "age": 1.0, "failing": False}}}},
         {"faults": None},
     ],
     ids=str,

@@ -19,3 +19,7 @@ def test_the_parts_are_the_whole(whole: int, fronts: int) -> None:
 def test_a_front_that_is_alone_has_everything() -> None:
     assert ALONE.part(7) == 7
     assert Share(1, 2).part(1) == 1, "a front with none could serve nobody"
+
+
+def test_no_limit_is_no_limit_for_each_front() -> None:
+    assert ALONE.part(0) == Share(1, 2).part(0) == 0

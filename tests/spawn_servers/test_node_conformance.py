@@ -245,7 +245,18 @@ def test_it_uses_the_standard_library_of_node_16_only() -> None:
     text = "\n".join(file.read_text() for file in files)
     required = set(re.findall(r"require(?:\.resolve)?\('([^']+)'\)", text))
     own = {name for name in required if name.startswith(".")}
-    assert required - own == {"cluster", "fs", "http", "inspector", "module", "net", "path", "tls", "url", "worker_threads"}
+    assert required - own == {
+        "cluster",
+        "fs",
+        "http",
+        "inspector",
+        "module",
+        "net",
+        "path",
+        "tls",
+        "url",
+        "worker_threads",
+    }
     assert {Path(name).name for name in own} == {file.name for file in files} - {LOADER.name}
     assert all(len(file.read_text().splitlines()) <= 500 for file in files)
     for newer in (

@@ -356,6 +356,10 @@ def test_a_process_that_comes_back_out_of_a_request_leaves_the_worker_its_socket
         assert loader.exit_status() == 0
 
 
+def test_the_socket_is_closed_to_other_users(worker: Loader) -> None:
+    assert Path(worker.socket_path).stat().st_mode & 0o777 == 0o600
+
+
 def test_errors_have_rubys_backtrace_and_their_cause(worker: Loader) -> None:
     error = worker.request("GET", "/cause").error
     assert error is not None
