@@ -30,5 +30,6 @@ def test_less_than_four_slots_for_each_front_are_too_few() -> None:
     assert not are_too_many(2, [1], 8)
     assert not are_too_many(2, [1, 4], 2), "the application with threads has eight"
     assert not are_too_many(4, [0], 1), "a process that serves any number"
+    assert not are_too_many(4, [1, 0], 1), "so does one of several applications"
     assert are_too_many(2, [], 7), "no application is known yet: one request for each process"
     assert not are_too_many(2, [], 8)

@@ -101,6 +101,7 @@ def test_what_is_there_at_one_front_is_there_for_all(one: bool, other: bool, has
     total = FrontMetrics(has_log=one, refused=tally([(b"GET", 404, 0.1, 0.0, 0.0)]))
     total.add(sent(FrontMetrics(has_log=other, refused=tally([(b"GET", 404, 0.1, 0.0, 0.0)] * 2))))
     assert total.has_log is has_log
+    assert not FrontMetrics().has_log
     assert total.refused.count == 3
 
 

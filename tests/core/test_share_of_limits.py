@@ -17,6 +17,7 @@ def test_the_parts_are_the_whole(whole: int, fronts: int) -> None:
 
 
 def test_a_front_that_is_alone_has_everything() -> None:
+    assert (ALONE.number, ALONE.fronts) == (0, 1)
     assert ALONE.part(7) == 7
     assert Share(1, 2).part(1) == 1, "a front with none could serve nobody"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import attrs
 import pytest
 
 from passenger_trio.core.commands import Reason
-from passenger_trio.core.fronts.front_group import TOLD
+from passenger_trio.core.fronts.front_group import TOLD, FrontGroup
 from passenger_trio.core.fronts.front_ledger import SLACK, FrontLedger, Send, Start
 from passenger_trio.core.fronts.messages import (
     Grant,
@@ -15,16 +16,18 @@ from passenger_trio.core.fronts.messages import (
     ProcessCame,
     ProcessGoes,
     Recall,
+    Return,
     SlotUse,
     Usage,
     Waiting,
     Want,
 )
-from passenger_trio.core.fronts.owner_decisions import Abandon, Ask, OwnerDecision
+from passenger_trio.core.fronts.owner_decisions import Abandon, Ask, Close, OwnerDecision, Served
 from passenger_trio.core.fronts.owner_decisions import Send as SendToFront
 from passenger_trio.core.fronts.owner_desks import only_counts, says_the_same
 from passenger_trio.core.fronts.owner_ledger import OwnerLedger
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, WaiterId
+from passenger_trio.errors import BadFrontMessage
 
 KEY = GroupKey("shop", "test")
 NOW = 10.0
@@ -84,12 +87,38 @@ def test_FR6_the_first_recall_is_news_unless_nobody_waits() -> None:
     assert not only_counts(recall((), waiting=1), None)
 
 
+def test_FR6_what_is_no_part_of_a_level_makes_no_news() -> None:
+    assert attrs.evolve(recall(), slots=3, sent=5.0) == recall()
+    assert attrs.evolve(recall(), waiting=3) != recall()
+
+
+def test_FR1_a_process_that_is_only_detached_lives() -> None:
+    detached = ProcessGoes(PROCESS.process, leaving=False)
+    assert (detached.drained, detached.killed, detached.gone, detached.overdue) == (False, False, False, ())
+
+
+@pytest.mark.parametrize(
+    ("waiting", "is_choosy"),
+    [(Waiting(1.0), False), (Waiting(1.0, avoided=ProcessId(3)), True), (Waiting(1.0, route=b"q"), True)],
+)
+def test_FR1_who_takes_every_process(waiting: Waiting, is_choosy: bool) -> None:
+    assert waiting.is_choosy is is_choosy
+
+
 @pytest.fixture
 def front() -> FrontLedger:
     ledger = FrontLedger()
     ledger.add_group(KEY, 0)
     ledger.process_came(PROCESS)
     return ledger
+
+
+def test_FR6_a_front_knows_of_nobody_elsewhere_at_first(front: FrontLedger) -> None:
+    front.add_group(KEY, 1)
+    assert front.queue(WaiterId(1), KEY, 2.0) == [], "the queue has room for one"
+    assert FrontGroup(KEY, 0).waiting_elsewhere == 0
+    assert FrontGroup(KEY, 0).slots_elsewhere == FrontGroup(KEY, 0).slots == 0
+    assert front._groups[KEY].share == 0
 
 
 def granted(front: FrontLedger, *, alone: bool = False) -> None:
@@ -195,6 +224,36 @@ def recalls(decisions: list[OwnerDecision]) -> dict[int, Recall]:
     return {
         one.front: one.message for one in decisions if isinstance(one, SendToFront) and isinstance(one.message, Recall)
     }
+
+
+def test_FR2_returns_are_numbered_one_after_another(owner: OwnerLedger) -> None:
+    (ask,) = asks(owner.want(ONE, Want(KEY, (Waiting(2.0),), 1, 1), NOW))
+    owner.granted(ask.ticket, SessionId(9), PROCESS, budget=0, alone=False, reused=False)
+    (closed,) = owner.returned(ONE, Return(1, SLOT, 0, SessionOutcome.NOT_STARTED, True), NOW)
+    assert isinstance(closed, Close)
+    assert not closed.abandoned, "its front is there"
+    with pytest.raises(BadFrontMessage, match="as number 1"):
+        owner.returned(ONE, Return(1, SessionId(9), 0, SessionOutcome.NOT_STARTED, True), NOW)
+    assert owner.returned(ONE, Return(2, SessionId(9), 0, SessionOutcome.NOT_STARTED, True), NOW)
+    owner.want(OTHER, Want(KEY, (Waiting(3.0),), 1, 1), NOW)
+    assert recalls(owner.tick(NOW))[ONE].returns_seen == 2
+
+
+def test_FR1_requests_are_counted_once(owner: OwnerLedger) -> None:
+    def served(count: int) -> list[OwnerDecision]:
+        return [one for one in owner.usage(ONE, Usage((SlotUse(SLOT, count, None),)), NOW) if isinstance(one, Served)]
+
+    assert served(2) == [Served(SLOT, 2)]
+    assert served(2) == []
+    assert served(5) == [Served(SLOT, 3)]
+
+
+def test_FR1_a_ticket_that_was_abandoned_is_answered_no_more(owner: OwnerLedger) -> None:
+    (ask,) = asks(owner.want(ONE, Want(KEY, (Waiting(2.0),), 1, 1), NOW))
+    assert owner.want(ONE, Want(KEY, (), 0, 1), NOW) == [Abandon(ask.ticket)]
+    with pytest.raises(KeyError):
+        owner.unreachable(ask.ticket)
+    assert not owner._tickets
 
 
 def test_FR1_a_slot_that_the_application_has_taken_over_is_lent_still(owner: OwnerLedger) -> None:
