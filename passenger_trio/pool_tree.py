@@ -22,9 +22,9 @@ from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.app_handle import AppHandle, find_key
 from passenger_trio.borrowed_process import BorrowedProcess
 from passenger_trio.core import readiness
-from passenger_trio.core.memory_room import most_by_files
 from passenger_trio.core.model import GroupKey, SessionOutcome
 from passenger_trio.core.policy_limits import group_limits, pool_limits
+from passenger_trio.core.processes_by_memory import most_by_files
 from passenger_trio.core.statistics import PoolStatistics
 from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError

@@ -37,8 +37,8 @@ from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.core import readiness
 from passenger_trio.core.fronts.front_count import SLOTS, are_too_many, front_count
 from passenger_trio.core.fronts.fronts_config import FrontsConfig
-from passenger_trio.core.memory_room import most_by_files
 from passenger_trio.core.policy_limits import pool_limits, session_limit
+from passenger_trio.core.processes_by_memory import most_by_files
 from passenger_trio.core.server_stop_times import time_for_requests, time_to_ask
 from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped

@@ -48,7 +48,7 @@ def test_DE10_each_of_it_is_there() -> None:
 
 _OF_A_SERVER = ("settings.py", "source.py", "apps_dir.py", "flags.py", "start_cmd.py", "banner.py")
 """The modules of ``cli`` that belong to it."""
-_BEFORE_IT_RUNS = {"importlib", "passenger_trio.core.other_servers", "passenger_trio.admin.metrics_listener"}
+_BEFORE_IT_RUNS = {"importlib", "passenger_trio.core.other_servers_options", "passenger_trio.admin.metrics_listener"}
 """What is imported for the command line, and for what is bound before the server becomes another user."""
 
 

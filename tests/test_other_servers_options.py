@@ -14,8 +14,8 @@ from passenger_trio.cli.flags import flags
 from passenger_trio.cli.main import main
 from passenger_trio.cli.settings import settle
 from passenger_trio.cli.start_cmd import start
-from passenger_trio.core import other_servers
-from passenger_trio.core.other_servers import advice_for
+from passenger_trio.core import other_servers_options
+from passenger_trio.core.other_servers_options import advice_for
 from passenger_trio.options import Config
 
 
@@ -113,7 +113,7 @@ def test_another_unknown_option_is_compared_with_ours(capsys: pytest.CaptureFixt
 def test_each_advice_names_options_that_exist_and_is_needed() -> None:
     known = {spelling for param in start.params for spelling in (*param.opts, *param.secondary_opts)}
     known |= {flag.long for flag in flags()} | {"--json", "--all"}
-    for option, advice in {**other_servers._ADVICE, **other_servers._SHORT_ADVICE}.items():
+    for option, advice in {**other_servers_options._ADVICE, **other_servers_options._SHORT_ADVICE}.items():
         assert option not in known, f"{option} is an option here"
         for named in re.findall(r"--[a-z][a-z-]+", advice):
             assert named in known, f"{option}: there is no {named}"

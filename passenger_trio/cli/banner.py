@@ -11,7 +11,7 @@ import os
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from passenger_trio.core.pool_size import ceiling_of
+from passenger_trio.core.pool_size_option import ceiling_of
 from passenger_trio.spawning.app_spec import concurrency_of
 from passenger_trio.version import __version__
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from passenger_trio.core.option_values import parse_duration, parse_size
-from passenger_trio.core.pool_size import parse_pool_size
+from passenger_trio.core.pool_size_option import parse_pool_size
 from passenger_trio.errors import OptionError
 
 __all__ = ["Number", "Pair", "PoolSize", "Quantity"]

@@ -27,7 +27,7 @@ from passenger_trio.cli.flags import Flag, click_option, flags
 from passenger_trio.cli.settled import Origins, Settled
 from passenger_trio.core.config_text import ConfigText, Setting, read_passengerfile, read_toml
 from passenger_trio.core.option_checks import check
-from passenger_trio.core.pool_size import ceiling_of
+from passenger_trio.core.pool_size_option import ceiling_of
 from passenger_trio.errors import ConfigError, NothingToServe, OptionError
 from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions

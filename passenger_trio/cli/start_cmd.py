@@ -36,7 +36,7 @@ class _StartCommand(click.Command):
         try:
             rest = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            from passenger_trio.core.other_servers import advice_for
+            from passenger_trio.core.other_servers_options import advice_for
 
             advice = advice_for(error.option_name)
             if not advice:

@@ -23,7 +23,7 @@ import attrs
 from passenger_trio.core.app_cgroup import CGROUP_OPTIONS, files_of
 from passenger_trio.core.app_limits import limits_of
 from passenger_trio.core.option_values import parse_fronts, parse_mode, parse_umask
-from passenger_trio.core.pool_size import ceiling_of, parse_pool_size, share_of
+from passenger_trio.core.pool_size_option import ceiling_of, parse_pool_size, share_of
 from passenger_trio.errors import OptionError
 from passenger_trio.late_classes import frozen
 from passenger_trio.options import (

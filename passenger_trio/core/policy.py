@@ -38,9 +38,9 @@ from passenger_trio.core import (
     deadlines,
     follow_up,
     group_restarts,
-    memory_room,
     oob_work,
     operator_orders,
+    processes_by_memory,
     resizing,
     scaling,
     starts_and_exits,
@@ -172,7 +172,7 @@ class PoolPolicy(Borrowing):
         """
         state = self.state
         state.memory_total, state.memory_own, state.memory_preloader = total, own, preloader
-        memory_room.guess_anew(state)
+        processes_by_memory.guess_anew(state)
         return resizing.memory_changed(state, now) + follow_up.let_go(self.state, now) if state.open else []
 
     def preloader_started(self, key: GroupKey, generation: int, preloader: PreloaderId, now: float) -> list[Command]:

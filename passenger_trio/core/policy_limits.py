@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from passenger_trio.core.pool_size import share_of
+from passenger_trio.core.pool_size_option import share_of
 from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions, PoolOptions
 
@@ -94,7 +94,7 @@ class PoolLimits:
     """
 
     max_pool_size: int = attrs.field(default=int(_POOL.max_pool_size), validator=_bounded(1))
-    """With a ``memory_share``: the number that fits now (``memory_room``)."""
+    """With a ``memory_share``: the number that fits now (``processes_by_memory``)."""
     memory_share: float = attrs.field(default=0.0, validator=_bounded(0.0))
     """The share of the memory that processes may use. 0: ``max_pool_size`` is fixed."""
     memory_most: int = attrs.field(default=1, validator=_bounded(1))

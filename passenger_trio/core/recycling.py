@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 
-from passenger_trio.core import memory_room, retiring
+from passenger_trio.core import processes_by_memory, retiring
 from passenger_trio.core.commands import Command, Reason
 from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.core.state import GroupState, PoolState, ProcessState
@@ -113,7 +113,7 @@ def expire(group: GroupState, now: float) -> None:
 def sampled(pool: PoolState, process: ProcessState, size: int) -> list[Command]:
     """The process uses ``size`` bytes."""
     process.size = size
-    memory_room.measured(process)
+    processes_by_memory.measured(process)
     limits = process.group.limits
     if 0 < limits.hard_memory_limit < size:
         return retiring.kill(pool, process, Reason.MEMORY)

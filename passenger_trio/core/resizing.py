@@ -25,7 +25,7 @@ from passenger_trio.core import (
     drain_time,
     group_restarts,
     making_room,
-    memory_room,
+    processes_by_memory,
     recycling,
     retiring,
     scaling,
@@ -47,14 +47,14 @@ def change_pool(pool: PoolState, limits: PoolLimits, now: float) -> list[Command
 
 
 def memory_changed(pool: PoolState, now: float, lost: GroupState | None = None) -> list[Command]:
-    """The memory, or its use, has changed. If the memory decides (``memory_room``), compute the size of the pool again.
+    """The memory, or its use, has changed. If the memory decides (``processes_by_memory``), compute the size of the pool again.
 
     :param lost: the group that has just lost a process, if any.
     """
     before = pool.limits
     if not before.memory_share:
         return []
-    commands = memory_room.fit(pool, before, now)
+    commands = processes_by_memory.fit(pool, before, now)
     return _applied(pool, commands, now, lost) if commands or pool.limits != before else []
 
 
@@ -147,7 +147,7 @@ def _shrink(pool: PoolState, now: float) -> list[Command]:
         while most and len(group.enabled) + capacity.under_way(group) > most:
             commands += _give_up(pool, (group,), now)
     if pool.limits.memory_share:
-        return commands + memory_room.fit(pool, pool.limits, now)
+        return commands + processes_by_memory.fit(pool, pool.limits, now)
     pool.allowed_used = 0
     while pool.capacity_used > pool.limits.max_pool_size:
         commands += _give_up(pool, tuple(pool.active.values()), now)

@@ -9,8 +9,8 @@ from passenger_trio.core import (
     active_groups,
     follow_up,
     group_restarts,
-    memory_room,
     oob_work,
+    processes_by_memory,
     proven_or_crashed,
     recycling,
     retiring,
@@ -38,7 +38,7 @@ def spawn_succeeded(
         raise InvariantBroken(f"process {process} comes twice")
     ended = follow_up.end_attempt(state, attempt, now)
     group = ended.group
-    memory_room.estimated(group, size)
+    processes_by_memory.estimated(group, size)
     state.last_order += 1
     if group.limits.force_concurrency >= 0:
         concurrency = group.limits.force_concurrency

@@ -202,7 +202,7 @@ class GroupState:
     automatic_restart_at: float = -math.inf
     # The probable concurrency of the next process: that of the last one. 0: no limit.
     expected_concurrency: int = 1
-    # The average size of its processes as last measured, in bytes, else as estimated when the first one came; 0: unknown (memory_room).
+    # The average size of its processes as last measured, in bytes, else as estimated when the first one came; 0: unknown (processes_by_memory).
     process_size: int = 0
     # Whether one of them was ever measured.
     is_measured: bool = False
@@ -323,13 +323,13 @@ class PoolState:
     leaving: dict[GroupKey, GroupState] = attrs.field(factory=dict)
     # The processes and attempts that existed when the limits last changed: they may exceed the hard ceiling, and the slots.
     allowed_total: int = 0
-    # The same for processes and attempts that serve, when memory became short: busy ones stay (memory_room).
+    # The same for processes and attempts that serve, when memory became short: busy ones stay (processes_by_memory).
     allowed_used: int = 0
     # All memory, what the server itself uses of it, and what a preloader uses on average, in bytes. 0: not measured.
     memory_total: int = 0
     memory_own: int = 0
     memory_preloader: int = 0
-    # What a process of an application that was never measured may use, in bytes. 0: memory_room's first guess.
+    # What a process of an application that was never measured may use, in bytes. 0: processes_by_memory's first guess.
     first_guess: int = 0
     allowed_attempts: int = 0
     # False for ever after shut_down: no spawns, no new checkouts, and idle processes are retired.

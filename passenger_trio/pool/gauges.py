@@ -1,7 +1,7 @@
 """The gauges: measure the memory of the processes periodically, and pass the sizes to the policy.
 
 Normally only groups with a memory limit are measured. If the memory decides how many processes there are
-(``core/memory_room``), all groups and the server itself are measured. In this case the first process of an application is measured as
+(``core/processes_by_memory``), all groups and the server itself are measured. In this case the first process of an application is measured as
 soon as it is ready, because it may have to make room for another one before the next round. (If it ends even earlier, the
 size counts that it had when it was ready: ``process_facts``.)
 

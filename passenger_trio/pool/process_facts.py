@@ -8,7 +8,6 @@ import secrets
 
 import trio
 
-from passenger_trio.core.memory_room import Calculation, calculate
 from passenger_trio.core.model import (
     AttemptId,
     ErrorCategory,
@@ -18,6 +17,7 @@ from passenger_trio.core.model import (
     SpawnFailure,
 )
 from passenger_trio.core.policy_limits import PoolLimits
+from passenger_trio.core.processes_by_memory import Calculation, calculate
 from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import SpawnError
 from passenger_trio.events import (

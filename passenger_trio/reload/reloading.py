@@ -22,9 +22,9 @@ import attrs
 import trio
 
 from passenger_trio.core.fronts.fronts_config import FrontsConfig
-from passenger_trio.core.memory_room import most_by_files
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.policy_limits import pool_limits, session_limit
+from passenger_trio.core.processes_by_memory import most_by_files
 from passenger_trio.core.reload_plan import Plan, make_plan
 from passenger_trio.errors import NotFound, PassengerError, ReloadRefused
 from passenger_trio.extensions import Extensions

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from world import FakeWorld, a_failure
 
-from passenger_trio.core.memory_room import FIRST_GUESS
 from passenger_trio.core.model import GroupKey, SessionOutcome
 from passenger_trio.core.policy import PoolPolicy
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
+from passenger_trio.core.processes_by_memory import FIRST_GUESS
 
 T = TypeVar("T")
 KEYS = tuple(GroupKey(name, "test") for name in ("shop", "blog", "wiki"))

@@ -33,7 +33,6 @@ from passenger_trio.core.commands import (
 from passenger_trio.core.invariants import check
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.making_room import FAIR_WAIT, SPARE_AFTER
-from passenger_trio.core.memory_room import FIRST_GUESS, calculate
 from passenger_trio.core.model import (
     AttemptId,
     ErrorCategory,
@@ -47,6 +46,7 @@ from passenger_trio.core.model import (
 )
 from passenger_trio.core.policy import PoolPolicy
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
+from passenger_trio.core.processes_by_memory import FIRST_GUESS, calculate
 from passenger_trio.core.proven_or_crashed import UNANSWERED_TOLERATED
 from passenger_trio.core.retiring import REPLACEMENT_REASONS
 from passenger_trio.core.scaling import SLOW_AFTER

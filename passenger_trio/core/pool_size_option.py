@@ -1,6 +1,6 @@
 """``--max-pool-size``: a number of processes, ``auto``, or a share of the memory (OP6).
 
-Pure. A value of the option is a whole number, ``"auto"``, or a text like ``"75%"``. ``memory_room`` turns a share into a number.
+Pure. A value of the option is a whole number, ``"auto"``, or a text like ``"75%"``. ``processes_by_memory`` turns a share into a number.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ import pytest
 from driven_pool import BLOG, SHOP, DrivenPool, granted, retired, spawns
 
 from passenger_trio.core.commands import Command, Reason, RetirePreloader
-from passenger_trio.core.memory_room import FIRST_GUESS, Calculation, calculate, most_by_files
 from passenger_trio.core.model import GroupKey, PreloaderId, ProcessId
 from passenger_trio.core.policy_limits import PoolLimits
+from passenger_trio.core.processes_by_memory import FIRST_GUESS, Calculation, calculate, most_by_files
 
 M = 1024**2
 WIKI = GroupKey("wiki", "production")

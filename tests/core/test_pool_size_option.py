@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from passenger_trio.core.option_checks import check
-from passenger_trio.core.pool_size import ceiling_of, parse_pool_size, share_of
+from passenger_trio.core.pool_size_option import ceiling_of, parse_pool_size, share_of
 from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions, Config, PoolOptions
 
