@@ -7,7 +7,7 @@ size counts that it had when it was ready: ``process_facts``.)
 
 One round is one hop to a dedicated thread, because reading
 ``smaps_rollup`` is slow. A process's size is its proportional share of memory (PSS), or its resident set if the PSS is
-unknown. If no thread can be started, the round is left out. Idle processes are measured more rarely (``core.measuring``),
+unknown. If no thread can be started, the round is left out. Idle processes are measured more rarely (``core.processes_to_measure``),
 unless their group has a memory limit.
 """
 
