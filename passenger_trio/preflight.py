@@ -82,7 +82,7 @@ def _examine(config: Config, may_be_empty: bool, known: KnownApps | None, is_emb
         parse_metrics_address(config.server.metrics_listen)
     directory = config.server.data_buffer_dir
     if directory and not os.path.isdir(directory):
-        raise OptionError("--data-buffer-dir", directory, "it is no directory")
+        raise OptionError("--data-buffer-dir", directory, "not a directory")
     if directory and not tempfiles.takes_files(directory):
         raise OptionError("--data-buffer-dir", directory, "no file can be made in it")
     # Last: options that cannot be used are told first.

@@ -149,7 +149,7 @@ class RunningServer:
 
     def drain(self) -> int:
         """Close idle connections, and the others after their response, until ``resume``: so clients connect to another
-        server. Whoever comes is served. Returns the number of requests under way, at once.
+        server. New clients are still served. Returns the number of requests under way, at once.
         """
         self.front.drain()
         if self.fronts is not None:

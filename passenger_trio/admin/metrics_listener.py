@@ -118,7 +118,7 @@ class _Desk:
     async def _attend(self, number: int, stream: RawStream) -> None:
         kernel = self.admin.server.front.kernel
         try:
-            with self.present[number], kernel.contain("a caller of the metrics listener", "it is hung up on"):
+            with self.present[number], kernel.contain("a caller of the metrics listener", "its connection is closed"):
                 with trio.move_on_after(_TIME):
                     await self._serve(number, stream)
         finally:

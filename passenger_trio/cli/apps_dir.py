@@ -108,7 +108,12 @@ class AppFolder:
 
 
 def _text(path: str) -> str:
-    """:raises ConfigError: it is none of ours. :raises OSError: it cannot be read. :raises UnicodeDecodeError: it is no text."""
+    """Read a file.
+
+    :raises ConfigError: it is no regular file, or too long.
+    :raises OSError: it cannot be read.
+    :raises UnicodeDecodeError: it is not UTF-8.
+    """
     content = read_regular(path, _LONGEST + 1)
     if content is None:
         raise ConfigError(path, 0, "it is no regular file")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["as_json", "as_lines", "mounted_at", "show"]
 
 _SHOWN = 100
-"""The most applications that are told of. With all of thousands the server would write megabytes into its log, and wait for whoever reads it (OP5)."""
+"""The most applications that the banner names. With thousands, the server would write megabytes into its log, and wait for its reader (OP5)."""
 
 _BOLD, _SOFT, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 

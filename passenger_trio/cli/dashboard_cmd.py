@@ -21,7 +21,7 @@ __all__ = ["dashboard"]
 def dashboard(port: int, control: bool, opens: bool, instance: str | None) -> None:
     """Show an instance on a page at 127.0.0.1 until Ctrl-C: its state in a sentence, processes, waiters, failed starts, requests in flight, what happened.
 
-    The address has a token: whoever has it, and can reach 127.0.0.1 here, sees the page. Without --control nothing can be changed there.
+    The address has a token: anybody who has it, and can reach 127.0.0.1 here, sees the page. Without --control nothing can be changed there.
     """
     import trio
 

@@ -91,7 +91,7 @@ def enable(pid: int, instance: str | None) -> None:
 def drain(wait: bool, instance: str | None) -> None:
     """Make clients reconnect elsewhere: close idle connections, close the others after their response, and report it in `status`.
 
-    Whoever comes all the same is served. `passenger-trio resume` ends it.
+    Clients that connect anyway are served. `passenger-trio resume` ends the drain.
     """
     chosen = choose(instance)
     answer = order(chosen.admin_socket, "/v1/drain", {})

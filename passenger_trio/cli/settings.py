@@ -57,7 +57,7 @@ def find_config(explicit: str, root: str) -> ConfigText | None:
             continue
         except (OSError, UnicodeDecodeError) as exc:
             if not explicit and (isinstance(exc, NotADirectoryError) or not os.access(root, os.R_OK | os.X_OK)):
-                continue  # whoever looks for the application says what is wrong with its directory
+                continue  # detection reports what is wrong with the directory
             raise ConfigError(path, 0, f"it cannot be read: {exc}") from None
         return read_passengerfile(text, path) if path.endswith(".json") else read_toml(text, path)
     return None

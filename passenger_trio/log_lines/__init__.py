@@ -21,7 +21,7 @@ Laws:
 * A field without a value (None, ``""``) is left out. A part of a sentence in ``<...>`` is left out if
   one of its fields is.
 * A field ``exc_info`` is an exception, whose traceback belongs to the line.
-* Writing a line raises nothing: whoever writes it may be in a step of the pool.
+* Writing a line raises nothing, because its caller may be in a step of the pool.
 """
 
 from __future__ import annotations

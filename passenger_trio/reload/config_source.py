@@ -1,4 +1,4 @@
-"""Where a server's configuration comes from: what a reload asks of whoever reads files (``cli/source``)."""
+"""Where a server's configuration comes from: the interface that a reload uses. ``cli/source``, which reads files, implements it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def what_is_closed(path: str, uid: int, gid: int, groups: tuple[int, ...], *, ru
         try:
             status = os.stat(part)
         except OSError:
-            return ""  # whoever needs it says so
+            return ""  # the spawn reports it
         is_directory = stat.S_ISDIR(status.st_mode)
         wanted = _SEARCH if not is_last or runs or is_directory else _READ
         if not is_allowed(uid, {gid, *groups}, status.st_uid, status.st_gid, status.st_mode, wanted):

@@ -45,7 +45,7 @@ class AppDirs:
 
     @classmethod
     def create(cls, instance_dir: str) -> AppDirs:
-        """Make it, and note it in the instance directory, so that whoever removes that removes this.
+        """Make the directory, and note it in the instance directory, so that both are removed together.
 
         :raises OSError: no place takes it.
         """

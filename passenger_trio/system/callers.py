@@ -87,7 +87,7 @@ async def serve_callers(
 
     async def attend(caller: Caller) -> None:
         try:
-            with caller._scope, kernel.contain(task, "it is hung up on"):
+            with caller._scope, kernel.contain(task, "its connection is closed"):
                 await serve(caller)
         finally:
             del present[caller.number]
@@ -104,7 +104,7 @@ async def serve_callers(
                 failed(exc)
                 await trio.sleep(_PAUSE)
                 continue
-            with kernel.contain(task, "it is hung up on") as containment:
+            with kernel.contain(task, "its connection is closed") as containment:
                 sock.setblocking(False)
                 caller = Caller(next(numbers), sock, peer_credentials(sock), send_away)
                 goes = order.arrive(caller)

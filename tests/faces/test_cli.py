@@ -125,7 +125,7 @@ class TestAsAProgram:
             (("start", "tests/apps/python/demo", "--socket-mode", "rw"), 2, "'rw' cannot be used: three octal digits"),
             (("start", "/nowhere/at/all"), 4, "there is no directory /nowhere/at/all"),
             (("start", "no_such_directory"), 4, "no_such_directory:app"),
-            (("start", "tests/apps/python/demo", "--data-buffer-dir", "/nowhere"), 2, "it is no directory"),
+            (("start", "tests/apps/python/demo", "--data-buffer-dir", "/nowhere"), 2, "not a directory"),
             (("start", "tests/apps/python/demo", "--data-buffer-dir", "/proc/self"), 2, "no file can be made in it"),
             (
                 ("start", "tests/apps/python/demo", "-S", "/nowhere/s"),
