@@ -97,7 +97,7 @@ class ClientSide:
 
     @property
     def mid_head(self) -> bool:
-        """A byte of the next head has come, so that its time runs (R27). False between and within messages."""
+        """At least one unread byte of the next head is here, so its timeout runs (R27). False while a request is in hand, and while nothing has come."""
         return self._message is None and (self._scan is not None or bool(self._data))
 
     def next_head(self) -> Head | None:

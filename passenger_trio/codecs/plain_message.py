@@ -78,7 +78,7 @@ class PlainMessage(Message):
         return _LINES(lines)
 
     def answer(self, app: AppHead, body: bytes, date: bytes, close: bool) -> bytes:
-        """As of any message. In the common case the date, the length and the body are added to ``app.lines``, which were made once for this head."""
+        """As of any message. In the common case the date, the length and the body are added to ``app.lines``, which were made once: equal heads share one ``AppHead`` (``parse_response_head``)."""
         length = app.content_length
         if (
             close

@@ -1,6 +1,7 @@
 """The pool's step, and the facts of requests: they borrow processes, wait for them, and give them back.
 
-Every fact enters the pool through one method, here or in ``process_facts`` and ``operator_orders``. The method calls
+For each kind of fact (something that has happened, told to the policy) there is one method, here or in ``process_facts`` and
+``operator_orders``. The method calls
 the policy and performs its commands in one step, so no other task can run in between. A waiter is answered exactly
 once, with a ``Session`` or an error (``waiter``). ``_policy`` is a ``RecordedPolicy``: each of its methods notes the call, then calls the policy's
 method of that name (``core/recorder``).
@@ -105,9 +106,8 @@ class Checkouts(Effects):
 
     def _take(self, key: GroupKey, now: float) -> Session | None:
         """A session with a process that is free now (``core/borrowing`` decides which); None: there is none."""
-        grant = self._policy.checkout_nowait(
-            key, now
-        )  # Borrowing.checkout_nowait: the recorder notes the call and passes it on
+        # Borrowing.checkout_nowait: the recorder notes the call and passes it on.
+        grant = self._policy.checkout_nowait(key, now)
         if grant is None:
             return None
         if self._policy.is_timed:

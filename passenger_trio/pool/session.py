@@ -278,6 +278,5 @@ class Session:
                 process.streams -= not self._taken_over
         if self._on_detach is not None:
             process.on_detach.discard(self._on_detach)
-        self._pool.session_closed(
-            self, outcome, now
-        )  # Checkouts.session_closed; with several fronts the front's ledger
+        # Checkouts.session_closed; with several fronts the front's ledger.
+        self._pool.session_closed(self, outcome, now)

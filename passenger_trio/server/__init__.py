@@ -1,7 +1,7 @@
 """The path of a request through ``server/``: read ``REQUEST_PATH`` from top to bottom. A test holds each name, and their order, to the code.
 
-A line ends with the files outside of ``server/`` to open at that step; those behind "leaf" only if their docstring does not suffice. What they call is a leaf, too.
-In three places lower code calls a method that is higher on this page: the poller ``on_readable`` and ``on_response``; ``Session.close`` the pool (``pool/checkouts``).
+Each line names the files outside of ``server/`` to open at that step. A leaf need not be opened unless the call leaves you in doubt, nor what the named files call.
+Three calls go upwards: ``system/poller`` calls ``on_readable`` and ``on_response``; ``Session.close`` calls ``Checkouts.session_closed``.
 
 Rooms: ``listening`` accepts; ``http`` has a connection's state (``client``, ``exchange``), the stages, and their driver (``connection``); ``spill`` buffers past
 memory; ``upgraded`` is what stays open; ``answers`` are responses of our own; ``logs`` is the access log. ``front`` is what all connections share; ``mounts``
@@ -13,17 +13,17 @@ __all__ = ["REQUEST_PATH"]
 REQUEST_PATH = (
     # One connection, one task. The task sleeps while the fast path serves its requests.
     "listening.listener.Listener.run",  # accept a connection, and start its task
-    "http.connection.Connection.run",  # its requests in turn; what comes after the deadline of a stage
+    "http.connection.Connection.run",  # its requests in turn (its state: ``http/client``); what comes after the deadline of a stage
     # The fast path: most requests, in callbacks of the poller and of the pool.
     "http.fast_path.FastPath.run",  # the task sleeps in here
-    "http.fast_path.FastPath.on_readable",  # the client has sent bytes
+    "http.fast_path.FastPath.on_readable",  # the client has sent bytes; leaf: system/poller
     "http.fast_path.FastPath._next_request",  # where every request begins, with its ``Head``: codecs/http1; leaf: codecs/plain_request
-    "http.init_request.init_request",  # who asks, for which application: an ``Exchange``
+    "http.init_request.init_request",  # who asks, for which application: an ``Exchange`` (``http/exchange``)
     "http.buffer_body.take_body_nowait",  # only if the request has one: the body, if it is here already
     "http.fast_path.FastPath._check_out",  # borrow a process: pool/checkouts (several fronts: fronts/leased_pool), core/borrowing. Or wait for ``on_granted``. Leaf: core/recorder
     "http.send_request.send_request",  # both paths: head and body in one write: pool/session; leaves: codecs/worker_protocol, codecs/session_protocol
     "http.fast_path.FastPath.on_response",  # the process has answered: the whole response in one read
-    "http.fast_path.FastPath._send_response",  # give the process back (pool/session), then answer the client: codecs/plain_message. Leaves: codecs/response_head, codecs/response_framing
+    "http.fast_path.FastPath._send_response",  # give the process back (pool/session, then again pool/checkouts and core/borrowing: ``session_closed``), then answer the client: codecs/plain_message. Leaves: codecs/response_head, codecs/response_framing
     "http.client.Client.log",  # both paths: count the request (leaf: core/metric_counts), and record it (below). ``_next_request`` goes on
     # The slow path: what the fast path does not do, or what takes long, goes on where the fast path has stopped.
     "http.fast_path.FastPath._leave_to_slow_path",  # wakes the task
@@ -43,7 +43,7 @@ REQUEST_PATH = (
     "http.end_connection.cut_short",
     "http.end_connection.cut_off",  # the server ends first
     "answers.answer_errors.answer",
-    # After it; and at the connection's end, which lets the client read the last response.
+    # After every response: the first two. At the end of a connection: ``linger``, so that the client can read the last response.
     "logs.access_record.exchange_record",
     "logs.access_log.AccessLog.record",
     "http.end_connection.linger",

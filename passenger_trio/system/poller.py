@@ -85,7 +85,7 @@ class Poller:
         self.time: float = current_time()
         """When the events that are handled now arrived, in monotonic seconds."""
         self.answer_expected = False
-        """A callback may set it: it has sent what is answered at a socket that is registered here."""
+        """Set by a callback that has just sent something whose answer comes at a registered socket: the turn then waits a moment for it (``turn_wait``)."""
 
     def register(self, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None = None) -> Registration:
         """Watch a socket. ``ready`` is level-triggered and receives the event mask.

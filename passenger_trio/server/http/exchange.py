@@ -112,7 +112,7 @@ class Exchange:
 
     # Written by: fast_path, send_request, connection
     asked: float = 0.0
-    """When the process was given the request, in monotonic seconds; 0: not yet; or the fast path waits for the response, and ``Client.since`` has this time."""
+    """When the process was given the request, in monotonic seconds; 0: not yet, or the request is on the fast path, where ``Client.since`` holds this time."""
 
     # Written by: fast_path
     app_time: float = 0.0

@@ -10,7 +10,7 @@ whole loop; its states are stages of the connection (``Client.stage``):
     HEAD   the rest of it      on_readable (the client)    a head: _check_out. A process is free: _send_request, APP; else QUEUE
     QUEUE  a process           on_granted (the pool)       _send_request, APP
     APP    the response        on_response (the process)   _send_response, then _next_request
-    QUEUE, APP                 on_readable (the client)    it sent data or EOF before its response: reads are paused until then
+    QUEUE, APP                 on_readable (the client)    more bytes, or EOF, before its response: we stop reading until that is sent
     any    --                  what the path does not do   _leave_to_slow_path: the task goes on where the step stopped
     any    --                  the client has ended        _leave_to_close: the task closes the connection
     any    --                  the deadline has passed     on_cancelled: the task goes on (``connection._AFTER_TIMEOUT``)
@@ -78,7 +78,7 @@ class FastPath:
     async def run(self) -> bool:
         """Serve requests. Always a checkpoint.
 
-        If the slow path hands back a request whose body it has read, they start with that one (``_check_out``); else with the next one (``_next_request``).
+        The first one is that whose body the slow path has read, if there is one (``_check_out``); else the next one (``_next_request``).
 
         :return: True: ``exchange``, if there is one, and ``failure`` need the task. False: the connection is to end.
         """
@@ -108,7 +108,8 @@ class FastPath:
         return self._result
 
     def _register(self) -> None:
-        """The poller calls ``on_ready`` of a registration as long as bytes are unread. It looks it up for each event, so another step may be put in its place."""
+        """The poller calls ``registration.on_ready`` again and again until all bytes are read. It reads that attribute for each event, so to assign another
+        step replaces the callback."""
         stream = self._client.stream
         self._registration = stream.registration = self._client.front.poller.register(
             stream.fd, READABLE, self.on_readable
@@ -160,7 +161,7 @@ class FastPath:
             if head_begun:
                 head = codec.next_head()
                 if head is not None:
-                    # ``due`` and ``since`` are still those of the stage before: ``enter_fast_path`` or ``enter`` sets both before anything waits.
+                    # Only the stage is set here, so that the connection is not idle. ``enter_fast_path`` or ``enter`` sets ``since`` and ``due`` before the next wait.
                     client.stage = Stage.APP
                     client.served += 1
                     client.front.requests += 1
@@ -208,6 +209,7 @@ class FastPath:
     def _check_out(self, exchange: Exchange, now: float) -> None:
         """Borrow a process, or wait in the pool's queue for one."""
         client = self._client
+        # ``Checkouts.checkout_or_queue``; with several fronts that of ``LeasedPool``.
         found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided, exchange.sticky_route)
         if type(found) is not Waiter:
             exchange.use_session(found)
@@ -259,7 +261,9 @@ class FastPath:
             except OSError:
                 self._leave_to_slow_path()  # the slow path has a poll set of its own
                 return
-        client.front.poller.answer_expected = True
+        client.front.poller.answer_expected = (
+            True  # its turn waits up to a millisecond for the answer; nothing else changes
+        )
         client.enter_fast_path(Stage.APP, now)
 
     # -- the response ---------------------------------------------------------------------------------------------
@@ -303,7 +307,7 @@ class FastPath:
         now = client.current_time()
         session.close(_DONE, keep_stream=not flags & FLAG_CLOSE, now=now)
         exchange.app_time = now - client.since  # the stage APP began when the process got the request
-        app = parse_response_head(payload)
+        app = parse_response_head(payload)  # equal heads share one
         if app.wants_oob_work or flags & FLAG_OOB_WORK:
             session.want_oob_work()
         if exchange.route.sticky is not None and (cookie := exchange.sticky_fields(session)):

@@ -107,9 +107,9 @@ def _ask_for_websocket(exchange: Exchange, session: Session, connection_pairs: b
 def _stream(exchange: Exchange, session: Session, now: float) -> RawStream:
     """A stream to the process: an idle one, unless it has ended meanwhile, or the process has sent something without a request (R41).
 
-    A new one is opened for a second try. It is also opened if the request may not have a second try and the process may end its idle streams (R30).
-    An idle stream is not probed if another request left it less than a millisecond ago, this request has waited in the queue, and the process uses a
-    loader of ours: under load that is every stream, and a probe costs as much as a read.
+    A new one is opened for a second try; also if the process may close idle streams at any time and this request must not be sent twice (R30).
+    The probe is skipped if another request left the stream less than a millisecond ago, this request has waited in the queue, and the process uses a
+    loader of ours. Under load this is nearly always so, and a probe costs as much as a read.
     """
     new = exchange.retried > 0 or not (
         session.worker_protocol.keeps_idle or exchange.head.method in exchange.route.retried_methods
@@ -120,7 +120,7 @@ def _stream(exchange: Exchange, session: Session, now: float) -> RawStream:
         try:
             stream.recv_nowait(1)
         except trio.WouldBlock:
-            break
+            break  # nothing to read: it is still open
         except trio.BrokenResourceError:
             pass
         session.drop_stream()
