@@ -14,7 +14,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import h11  # noqa: E402
 from driver import main  # noqa: E402
 
-from passenger_trio.codecs.http1_worker import HTTP, HttpReader  # noqa: E402
+from passenger_trio.codecs.http1_worker import HTTP  # noqa: E402
+from passenger_trio.codecs.http1_worker_response import HttpReader  # noqa: E402
 from passenger_trio.codecs.session_protocol import DATA, END, HEAD, INTERIM, UPGRADE  # noqa: E402
 from passenger_trio.errors import IncompleteResponse, MalformedResponse  # noqa: E402
 

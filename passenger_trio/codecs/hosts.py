@@ -19,7 +19,7 @@ _HOST = re.compile(
 
 def valid_host(value: bytes) -> bool:
     """Whether this is ``uri-host [":" port]`` (R5; RFC 9110 7.2): a name, which is not empty, an IPv4 address, or an address
-    in brackets. The port may be empty, but not one that there is not.
+    in brackets. The port may be empty; otherwise it is at most 65535.
     """
     match = _HOST.fullmatch(value)
     if match is None:
@@ -36,10 +36,10 @@ def valid_host(value: bytes) -> bool:
 
 
 def name_of(host: bytes) -> bytes:
-    """Without the port."""
+    """The host without the port."""
     return host.partition(b"]")[0] + b"]" if host.startswith(b"[") else host.partition(b":")[0]
 
 
 def port_of(host: bytes) -> bytes:
-    """Empty where there is none."""
+    """The port; empty: there is none."""
     return host.rpartition(b"]")[2].partition(b":")[2]

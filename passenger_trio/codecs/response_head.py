@@ -2,7 +2,7 @@
 
 Everything from an application is checked before a client gets it (R21): names are tokens and values have no
 control characters, so a response cannot be split. Framing and connection fields are the server's (R22):
-hop-by-hop fields are removed, and the length is stored for whoever frames the body. An error names the field
+hop-by-hop fields are removed, and the length is stored for the code that frames the body. An error names the field
 and never shows its value.
 
 Every response passes here: one regular expression checks all bytes, and the meaning of field names is cached.

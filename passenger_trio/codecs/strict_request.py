@@ -36,7 +36,7 @@ SINGLETONS = frozenset(
     )
 )
 
-#: Protocols that a connection can be upgraded to. A wish for another is not heard (R19).
+#: Protocols that a connection can be upgraded to. A request for any other is ignored (R19).
 KNOWN_UPGRADES = frozenset((b"websocket",))
 
 _VERSION = re.compile(rb"HTTP/([0-9]\.[0-9])")
@@ -197,7 +197,7 @@ def check_head(
         fields,
         content_length=length,
         chunked=chunked,
-        # HTTP/1.0 has no interim responses: the expectation is not heard there (RFC 9110 10.1.1).
+        # HTTP/1.0 has no interim responses: the expectation is ignored there (RFC 9110 10.1.1).
         expect_continue=expectation is not None and version == b"1.1",
         keep_alive=version == b"1.1" and b"close" not in connection,
         upgrade=upgrade,
@@ -205,7 +205,7 @@ def check_head(
 
 
 def read_target(method: bytes, target: bytes, host: bytes | None, version: bytes) -> tuple[bytes, bytes, bytes]:
-    """Path, query and authority of a target whose bytes were checked. An empty Host is none (RFC 9112 3.2, 3.3).
+    """Path, query and authority of a target whose bytes were checked. An empty Host counts as missing (RFC 9112 3.2, 3.3).
 
     :raises RequestError: R3, R5; RFC 9112 3.2.
     """
@@ -224,7 +224,7 @@ def read_target(method: bytes, target: bytes, host: bytes | None, version: bytes
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None or not valid_host(absolute[1]):
         raise refuse("bad_target")
-    # What Host says besides is not heard (RFC 9112 3.2.2).
+    # The Host field is ignored then (RFC 9112 3.2.2).
     authority, maybe_path, maybe_query = absolute.groups()
     if maybe_path is None and maybe_query is None and method == b"OPTIONS":
         return b"*", b"", authority  # RFC 9112 3.2.4

@@ -350,7 +350,7 @@ def _check_value(name: str, value: Any, about: Mapping[str, Any]) -> None:
             raise OptionError(option, value, "a number is no text: give 6, 'auto', or '75%'")
     elif about["kind"] == "list":
         if not isinstance(value, tuple | list):
-            raise OptionError(option, value, "it must be a tuple, also of one")
+            raise OptionError(option, value, f"must be a tuple, for example ({value!r},)")
     elif about["kind"] == "choice" and value and value not in about["choices"]:
         raise OptionError(option, value, f"there are: {', '.join(about['choices'])}")
 

@@ -117,7 +117,7 @@ def is_allowed(uid: int, groups: Collection[int], owner: int, group: int, mode: 
 
 
 _OF_A_SESSION = ("XDG_", "SUDO_", "SSH_", "DBUS_", "GPG_", "GNUPG")
-"""Beginnings of variables that belong to the login of whoever started the server."""
+"""Beginnings of variables that belong to the login of the user who started the server."""
 _OF_A_LOGIN = frozenset({"MAIL", "LS_COLORS", "DISPLAY", "XAUTHORITY", "USERNAME", "OLDPWD"})
 
 

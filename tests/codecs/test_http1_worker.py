@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.http1_worker import HTTP, HttpReader
+from passenger_trio.codecs.http1_worker import HTTP
+from passenger_trio.codecs.http1_worker_response import HttpReader
 from passenger_trio.codecs.request_id import make_id_pairs
 from passenger_trio.codecs.session_protocol import DATA, END, HEAD, INTERIM, INTERIM_COST, RUN, UPGRADE
 from passenger_trio.codecs.worker_protocol import BodyEncoding

@@ -44,7 +44,7 @@ def _add_members(ours: Mapping[str, Any], theirs: Mapping[str, Any], but: str = 
 
 
 def _add_faults(ours: Mapping[str, Any], theirs: object, front: str) -> dict[str, Any]:
-    """Both values of ``kernel.ErrorKernel.statistics`` as one. The name of a front's task gets the name of the front."""
+    """Both values of ``error_kernel.ErrorKernel.statistics`` as one. The name of a front's task gets the name of the front."""
     if not isinstance(theirs, dict) or theirs.keys() != ours.keys() or not isinstance(theirs["tasks"], dict):
         raise BadFrontMessage("a front reports its faults as something else")
     tasks = dict(ours["tasks"])
