@@ -251,9 +251,9 @@ def test_FR1_requests_are_counted_once(owner: OwnerLedger) -> None:
 def test_FR1_a_ticket_that_was_abandoned_is_answered_no_more(owner: OwnerLedger) -> None:
     (ask,) = asks(owner.want(ONE, Want(KEY, (Waiting(2.0),), 1, 1), NOW))
     assert owner.want(ONE, Want(KEY, (), 0, 1), NOW) == [Abandon(ask.ticket)]
+    assert not owner._tickets
     with pytest.raises(KeyError):
         owner.unreachable(ask.ticket)
-    assert not owner._tickets
 
 
 def test_FR1_a_slot_that_the_application_has_taken_over_is_lent_still(owner: OwnerLedger) -> None:
