@@ -138,8 +138,8 @@ def test_FR6_a_ticket_goes_from_one_that_is_served_to_the_next(ledger: OwnerLedg
 
 
 def test_FR6_a_ticket_of_one_that_takes_few_processes_is_nobody_elses(ledger: OwnerLedger) -> None:
-    choosy = Waiting(2.0, route=b"q")
-    (ask,) = (one for one in ledger.want(ONE, Want(KEY, (choosy,), 1, 1), NOW) if isinstance(one, Ask))
+    constrained = Waiting(2.0, route=b"q")
+    (ask,) = (one for one in ledger.want(ONE, Want(KEY, (constrained,), 1, 1), NOW) if isinstance(one, Ask))
     abandoned, asked = ledger.want(ONE, Want(KEY, (Waiting(3.0),), 1, 1), NOW)
     assert abandoned == Abandon(ask.ticket)
     assert isinstance(asked, Ask)

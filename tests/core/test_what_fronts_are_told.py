@@ -98,11 +98,11 @@ def test_FR1_a_process_that_is_only_detached_lives() -> None:
 
 
 @pytest.mark.parametrize(
-    ("waiting", "is_choosy"),
+    ("waiting", "is_constrained"),
     [(Waiting(1.0), False), (Waiting(1.0, avoided=ProcessId(3)), True), (Waiting(1.0, route=b"q"), True)],
 )
-def test_FR1_who_takes_every_process(waiting: Waiting, is_choosy: bool) -> None:
-    assert waiting.is_choosy is is_choosy
+def test_FR1_who_takes_every_process(waiting: Waiting, is_constrained: bool) -> None:
+    assert waiting.is_constrained is is_constrained
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ class Request:
     """Since when it is among the oldest at its front, as many as the front lists."""
 
     @property
-    def is_choosy(self) -> bool:
+    def is_constrained(self) -> bool:
         return self.avoided is not None or self.sought is not None
 
     def takes(self, slot: Slot) -> bool:
@@ -155,7 +155,7 @@ class FrontsWorld:
     ) -> WaiterId:
         waiter = WaiterId(next(self._numbers))
         request = Request(key, front, self.now, avoided, sought)
-        if not request.is_choosy and not front.ledger.waiting(key):
+        if not request.is_constrained and not front.ledger.waiting(key):
             slot = front.ledger.take_idle(key, self.now)
             if slot is not None:
                 self._start(front, request, slot)
@@ -478,8 +478,8 @@ class FrontsWorld:
         serves = sought is not None and sought.status is EnabledStatus.ENABLED and sought.since < request.arrival
         if serves and request.sought not in (slot.process.id, request.avoided) and not self.was_out:
             raise LawBroken(f"{request} was not served by the process of its session, which serves")
-        self._in_turn_for_the_choosy(request, slot)
-        if not request.is_choosy and (self.concurrency or self.now > self.came + TOLD + 2 * MOST_DELAY):
+        self._in_turn_for_the_constrained(request, slot)
+        if not request.is_constrained and (self.concurrency or self.now > self.came + TOLD + 2 * MOST_DELAY):
             older = [
                 other
                 for other in self._waiting(request.key)
@@ -490,7 +490,7 @@ class FrontsWorld:
             if len(older) > self._on_the_way(request.key, TOLD):
                 raise LawBroken(f"{request} starts before {older}")
 
-    def _in_turn_for_the_choosy(self, request: Request, slot: Slot) -> None:
+    def _in_turn_for_the_constrained(self, request: Request, slot: Slot) -> None:
         """Order, for those that take not every process: what is younger by more than the slack does not get a slot that they take. Once more it may if the slot came
         for somebody who is gone meanwhile: the front knows its own waiters only.
         """
@@ -501,7 +501,7 @@ class FrontsWorld:
             return
         older = [
             other
-            for other in self._waiting(request.key, choosy=True)
+            for other in self._waiting(request.key, constrained=True)
             if other.takes(slot)
             and other.arrival < request.arrival - SLACK - _ROUNDING
             and other.arrival < self.now - TOLD - _ROUNDING
@@ -514,12 +514,12 @@ class FrontsWorld:
         if len(older) > self._on_the_way(request.key, TOLD) - others:
             raise LawBroken(f"{request} starts before {older}, on a process that they take")
 
-    def _waiting(self, key: GroupKey, *, choosy: bool = False) -> list[Request]:
+    def _waiting(self, key: GroupKey, *, constrained: bool = False) -> list[Request]:
         return [
             request
             for front in self.fronts
             for request in front.waiting.values()
-            if request.key == key and request.is_choosy == choosy and not self._is_overdue(request)
+            if request.key == key and request.is_constrained == constrained and not self._is_overdue(request)
         ]
 
     def _is_overdue(self, request: Request) -> bool:
@@ -547,7 +547,7 @@ class FrontsWorld:
     def _list(self) -> None:
         for front in self.fronts:
             for key in (KEY, OTHER):
-                plain = [one for one in front.waiting.values() if one.key == key and not one.is_choosy]
+                plain = [one for one in front.waiting.values() if one.key == key and not one.is_constrained]
                 for request in plain[: front.ledger._group(key).most_wanted]:
                     request.listed = min(request.listed, self.now)
 
@@ -570,8 +570,8 @@ class FrontsWorld:
         before = self.now - STRANDED - _ROUNDING
         for key in (KEY, OTHER):
             waiting = self._waiting(key)
-            choosy = self._waiting(key, choosy=True)
-            if not waiting and not choosy:
+            constrained = self._waiting(key, constrained=True)
+            if not waiting and not constrained:
                 continue
             for front in self.fronts:
                 idle = [
@@ -583,7 +583,7 @@ class FrontsWorld:
                     and slot.process.id not in self.retired
                 ]
                 for slot in idle:
-                    if any(request.front is front and request.takes(slot) for request in (*waiting, *choosy)):
+                    if any(request.front is front and request.takes(slot) for request in (*waiting, *constrained)):
                         raise LawBroken(f"front {front.id} has an idle slot, and a request waits there")
                 stranded = [slot for slot in idle if front.idle_since[slot.id] < before]
                 if not stranded:
@@ -591,7 +591,7 @@ class FrontsWorld:
                 long = [request for request in waiting if request.arrival < before]
                 long += [
                     request
-                    for request in choosy
+                    for request in constrained
                     if request.arrival < before and any(request.takes(slot) for slot in stranded)
                 ]
                 if len(long) > self._on_the_way(key, STRANDED):

@@ -182,7 +182,7 @@ class FrontsMachine(RuleBasedStateMachine):
         sticky=st.booleans(),
         gives_up=st.booleans(),
     )
-    def a_choosy_one_among_many(
+    def a_constrained_one_among_many(
         self, number: int, which: int, rounds: int, apart: float, sticky: bool, gives_up: bool
     ) -> None:
         """It takes one busy process, or all but one, while requests come and end, at its front and at others; some are given up when their slot is under way."""
@@ -190,11 +190,11 @@ class FrontsMachine(RuleBasedStateMachine):
         process = self.world.process_of[session]
         if process not in self.world.processes:
             return
-        choosy, key = self.front(number), self.world.processes[process][0]
+        constrained, key = self.front(number), self.world.processes[process][0]
         if sticky:
-            self.world.request(choosy, key, sought=process)
+            self.world.request(constrained, key, sought=process)
         else:
-            self.world.request(choosy, key, avoided=process)
+            self.world.request(constrained, key, avoided=process)
         for turn in range(rounds):
             at = self.front(number + turn)
             waiter = self.world.request(at, key)

@@ -99,7 +99,7 @@ class FrontGroup:
     # Each with its arrival and the process that it avoids; oldest first.
     waiters: OrderedDict[WaiterId, Waiting] = attrs.field(factory=OrderedDict)
     # How many of them do not accept every process.
-    choosy: int = 0
+    constrained: int = 0
     # In the order in which they became idle. While another front has waiters, a slot stays in here only for a moment.
     idle: dict[SessionId, Slot] = attrs.field(factory=dict)
     # The arrivals of the waiters at other fronts, oldest first, as the last Recall listed them.
@@ -137,7 +137,7 @@ class FrontGroup:
             return max(self.told_at, self.emptied_at) + GAP
         listed = min(waiting, self.most_wanted)
         told = self.told
-        if listed > self.known or self.choosy or told is None or self.is_longer:
+        if listed > self.known or self.constrained or told is None or self.is_longer:
             return self.told_at + GAP
         if listed < self.known or (told.age == math.inf and not self.stays):
             return self.told_at + REFRESH
@@ -222,11 +222,11 @@ class FrontGroup:
 
     def want(self, age: float) -> Want:
         listed: list[Waiting] = []
-        # A choosy waiter may wait for a busy process while other processes serve the waiters behind it. So it does not use up a place in the list.
+        # A constrained waiter may wait for a busy process while other processes serve the waiters behind it. So it does not use up a place in the list.
         left = self.most_wanted
         for waiting in self.waiters.values():
             if not left or len(listed) == MOST_WANTED:
                 break
             listed.append(waiting)
-            left -= not waiting.is_choosy
+            left -= not waiting.is_constrained
         return Want(self.key, tuple(listed), len(self.waiters), self.grants_seen, age)

@@ -184,7 +184,7 @@ class FrontLedger:
         if 0 < group.most_queued <= len(group.waiters) + group.waiting_elsewhere:
             return [TurnAway(waiter, Refused(key, Reason.QUEUE_FULL, (now,)))]
         group.waiters[waiter] = waiting
-        group.choosy += waiting.is_choosy
+        group.constrained += waiting.is_constrained
         self._waiters[waiter] = group
         self._changed[key] = group
         return []
@@ -371,8 +371,8 @@ class FrontLedger:
 
     def _forget(self, group: FrontGroup, waiter: WaiterId, now: float) -> None:
         waiting = group.waiters.pop(waiter)
-        if waiting.is_choosy:
-            group.choosy -= 1
+        if waiting.is_constrained:
+            group.constrained -= 1
             group.known = -1
         del self._waiters[waiter]
         if not group.waiters:
@@ -389,7 +389,7 @@ class FrontLedger:
         if wanted and (waiter is not None or group.leaves(slot, self.slack) <= now):
             return self._hand_over(group, slot, now)
         if slot.budget == 1:
-            # The slot came for a waiter that is gone. Its budget may be 1 because of a choosy waiter at another front, which no recall lists: so it goes back at once.
+            # The slot came for a waiter that is gone. Its budget may be 1 because of a constrained waiter at another front, which no recall lists: so it goes back at once.
             return [self._give_back(slot)]
         group.idle[slot.id] = slot
         return []
@@ -402,7 +402,7 @@ class FrontLedger:
 
     def _oldest(self, group: FrontGroup, slot: Slot) -> WaiterId | None:
         """The oldest waiter that the slot may serve."""
-        if not group.choosy:
+        if not group.constrained:
             return next(iter(group.waiters), None)
         return next((waiter for waiter, waiting in group.waiters.items() if _may_serve(slot, waiting)), None)
 

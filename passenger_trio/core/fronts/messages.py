@@ -79,7 +79,7 @@ class Waiting:
     """The route of the process that the request's sticky session belongs to (``ProcessCame.route``): that process is to serve it, if it is in routing. Empty: any process."""
 
     @property
-    def is_choosy(self) -> bool:
+    def is_constrained(self) -> bool:
         """Whether the request does not accept every process."""
         return self.avoided is not None or bool(self.route)
 
@@ -188,7 +188,7 @@ class Grant:
     reused: bool
     """The stream has carried requests before."""
     arrival: float
-    """When the waiter came that the policy has answered. If that waiter is choosy, the slot is for it."""
+    """When the waiter came that the policy has answered. If that waiter is constrained, the slot is for it."""
 
 
 @frozen

@@ -11,7 +11,7 @@ Laws:
 
 * A slot is in one place: leased to one front, until that front returns it or is gone. A grant counts from the step that decides it.
 * The tickets of a front are the waiters of its last ``Want``, minus one for each grant that the ``Want`` had not seen: the waiter that the grant names, or, if
-  that one is gone, the oldest waiter that accepts every process. (Otherwise a choosy waiter would lose its ticket to each grant of a younger one.)
+  that one is gone, the oldest waiter that accepts every process. (Otherwise a constrained waiter would lose its ticket to each grant of a younger one.)
 * A ticket says how many slots other fronts have. An idle slot there comes back soon, so it is no reason for one more process
   (``waitlist.SPAWN_DELAY``). With a low load most slots are such idle ones.
 * A front is told the oldest tickets of the other fronts that accept every process, at most one for each slot that it has or waits for.
@@ -266,7 +266,9 @@ class OwnerLedger:
             front.known.add(process.process)
             decisions.append(Send(front.id, process))
         if any(
-            waiting.is_choosy for other in self._fronts.values() for waiting in other.desks[desk.key].tickets.values()
+            waiting.is_constrained
+            for other in self._fronts.values()
+            for waiting in other.desks[desk.key].tickets.values()
         ):
             budget = 1
         grant = Grant(front.granted, session, process.process, budget, alone, reused, waiting.arrival)
@@ -363,7 +365,7 @@ class OwnerLedger:
         for _ in range(len(desk.unseen) - (len(waiters) - len(left))):
             # The waiter that the grant names is gone: the front serves another one on the slot.
             if left:
-                left.remove(next((waiting for waiting in left if not waiting.is_choosy), left[0]))
+                left.remove(next((waiting for waiting in left if not waiting.is_constrained), left[0]))
         return tuple(left)
 
     def _set_tickets(self, desk: Desk, wanted: tuple[Waiting, ...]) -> list[OwnerDecision]:
@@ -373,12 +375,12 @@ class OwnerLedger:
             there.setdefault(waiting, []).append(ticket)
         kept = [(tickets.pop(0) if (tickets := there.get(waiting)) else 0, waiting) for waiting in wanted]
         void = [ticket for tickets in there.values() for ticket in tickets]
-        spare = deque(ticket for ticket in void if not desk.tickets[ticket].is_choosy)
+        spare = deque(ticket for ticket in void if not desk.tickets[ticket].is_constrained)
         asked: list[OwnerDecision] = []
         lent = -1
         tickets_now: dict[TicketId, Waiting] = {}
         for ticket, waiting in kept:
-            if not ticket and spare and not waiting.is_choosy:
+            if not ticket and spare and not waiting.is_constrained:
                 ticket = spare.popleft()
                 void.remove(ticket)
                 asked.append(Renew(ticket, waiting.arrival))
@@ -395,9 +397,9 @@ class OwnerLedger:
         return [*(Abandon(ticket) for ticket in void), *asked]
 
     def withdraw_all(self, key: GroupKey) -> list[OwnerDecision]:
-        """Ask for all slots of a group back, once: because each request is to find a new process from now on, or because a choosy waiter has come.
+        """Ask for all slots of a group back, once: because each request is to find a new process from now on, or because a constrained waiter has come.
 
-        No recall lists a choosy waiter, because the wrong slots would come back for it, again and again. Instead each slot comes back once, and is granted for
+        No recall lists a constrained waiter, because the wrong slots would come back for it, again and again. Instead each slot comes back once, and is granted for
         one request at a time while that waiter waits. The policy knows which slots it accepts.
         """
         return [
@@ -427,7 +429,7 @@ class OwnerLedger:
                 [
                     (waiting.arrival, other.desks[key].age)
                     for waiting in other.desks[key].tickets.values()
-                    if not waiting.is_choosy
+                    if not waiting.is_constrained
                 ]
                 for other in self._fronts.values()
                 if other is not front
