@@ -111,7 +111,6 @@ async def _main(
 
     if _HAS_GENERATIONS:
         gc.freeze()
-    gc.enable()
     failure: PassengerError | None = None
     kernel = ErrorKernel()
     had_terminal = has_terminal()
@@ -155,6 +154,10 @@ async def _main(
             def begun(starting: RunningServer) -> None:
                 nonlocal server
                 server = starting
+                # Not before: what is made for each of thousands of applications stays, too (OP5).
+                if _HAS_GENERATIONS:
+                    gc.freeze()
+                gc.enable()
 
             for number in unheard:
                 obey(number)

@@ -159,7 +159,7 @@ async def open_tree(
 
     :param become_user: makes the process the user of ``--user``, once the addresses are bound. None: a
         program embeds the server, and decides for itself as whom it runs.
-    :param begun: called with the server as soon as it can be told to stop, which is before it is ready.
+    :param begun: called with the server when it has all applications: from then on it can be told to stop. That is before it is ready.
     :param own_cgroup: the cgroup that the process has made for itself; None: it has none.
     :param known: applications whose directories were looked at just now.
     :param early: what was begun before this module was imported. The tree owns it.
@@ -271,7 +271,6 @@ async def open_tree(
 
             front.health = HealthPaths(config.server.health_path, partial(public_health, server))
         instance.write(server.addresses)
-        begun(server)
         wait = partial(
             wait_until,
             pool,
@@ -307,6 +306,7 @@ async def open_tree(
             await parts.start_watches(tree)
             tree.start_soon(kernel.supervise, "the code watcher", code_watcher.run)
             await reloading.open(Parts(tree, parts, code_watcher))
+            begun(server)
             if desk is not None and front_processes is not None:
                 tree.start_soon(kernel.supervise, "the lease desk", desk.run)
                 tree.start_soon(front_processes.run)

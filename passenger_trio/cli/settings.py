@@ -222,7 +222,8 @@ def _app_of_file(text: ConfigText, outside: _Outside, alone: Config) -> tuple[Ap
     if not outside.given.isdisjoint(own):
         for field in outside.given & own.keys():
             of[field] = outside.usual.get(field, getattr(_PLAIN, field))
-    of["root"] = os.path.join(directory, text_value(said, "root", text))
+    root = text_value(said, "root", text)
+    of["root"] = root if root.startswith("/") else f"{directory}/{root}"
     of["target"] = text_value(said, "target", text)
     app = AppOptions(**of)
     try:

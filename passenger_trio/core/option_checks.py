@@ -220,7 +220,8 @@ def check_app(app: AppOptions, config: Config, said: Collection[str] | None = No
         for rule in RULES:
             if rule.owner is AppOptions and rule.field in changed:
                 _check_rule(rule, config, app)
-    check_minimums([app.min_instances], ceiling_of(config.pool.max_pool_size))
+    if app.min_instances:
+        check_minimums([app.min_instances], ceiling_of(config.pool.max_pool_size))
 
 
 def _check_values(options: Any) -> list[str]:
@@ -239,10 +240,15 @@ def _check_values(options: Any) -> list[str]:
 
 
 def _check_some(app: AppOptions, names: Collection[str]) -> list[str]:
-    """Like ``_check_values``, but only these options: the file of one of thousands of applications sets three of seventy."""
+    """Like ``_check_values``, but only these options: the file of one of thousands of applications sets three of seventy.
+
+    Names of which no rule says anything are left out of the result.
+    """
     usual = _DEFAULTS[AppOptions]
     changed = []
     for name in names:
+        if name in _UNCHECKED:
+            continue
         value, default = getattr(app, name), getattr(usual, name)
         if value is not default and (value != default or type(value) is not type(default)):
             metadata = _METADATA[name]
@@ -362,6 +368,8 @@ def _default(owner: type[Any], field: str) -> Any:
 _DEFAULTS: dict[type[Any], Any] = {owner: owner() for owner in (ServerOptions, PoolOptions, AppOptions)}
 _FIELDS = {owner: attrs.fields(owner) for owner in _DEFAULTS}
 _METADATA = {field.name: field.metadata for field in _FIELDS[AppOptions]}
+_UNCHECKED = frozenset(name for name, metadata in _METADATA.items() if metadata["kind"] in _FREE) - _RULED
+"""Options of applications about which nothing is checked that ``_check_some`` could find."""
 _VALUES: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {
     owner: attrgetter(*(field.name for field in fields)) for owner, fields in _FIELDS.items()
 }

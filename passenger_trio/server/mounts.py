@@ -180,8 +180,9 @@ def check_place(app: AppOptions) -> None:
         _host_name(host)
     if not _has_usual_cookie(app):
         _cookie(app, script_name)
-    _paths("--streamed-paths", app.streamed_paths)
-    _paths("--unlimited-concurrency-paths", app.unlimited_concurrency_paths)
+    if app.streamed_paths or app.unlimited_concurrency_paths:
+        _paths("--streamed-paths", app.streamed_paths)
+        _paths("--unlimited-concurrency-paths", app.unlimited_concurrency_paths)
 
 
 def _script_name(app: AppOptions) -> bytes:

@@ -13,7 +13,7 @@ from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.late_classes import frozen
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.options import AppOptions, ServerOptions
-from passenger_trio.spawning.accounts import account_of, find_account, find_group, groups_of, nobody
+from passenger_trio.spawning.accounts import account_of, find_account, find_group, groups_of, nobody, remembered
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.user_access import what_is_closed
 from passenger_trio.system.syscalls import cpus
@@ -83,6 +83,7 @@ def run_as(app: AppOptions, detected: DetectedApp, *, server_user: str, is_embed
     return RunAs(choice.account, choice.gid, groups_of(choice.account, choice.gid), choice.because)
 
 
+@remembered
 def find_server_user(name: str) -> Account:
     """The account of ``--user``.
 

@@ -24,7 +24,9 @@ def absolute_path(path: str, environ: Mapping[str, str]) -> str:
 
     :raises FileNotFoundError: the path is relative, and the working directory was removed.
     """
-    if not os.path.isabs(path) and ".." not in path.split("/"):
+    if path.startswith("/"):
+        return os.path.normpath(path)
+    if ".." not in path.split("/"):
         working = environ.get("PWD", "")
         if _is_working_directory(working):
             return os.path.normpath(os.path.join(working, path))
