@@ -64,7 +64,7 @@ def order(
 
     :param for_long: wait without a timeout.
     :param before: called when all of the order but its last byte is sent, with what sends that byte: makes what the order needs while the instance reads
-        it. Also a process that is forked there may send the byte. The instance gives a caller 10 seconds for its order.
+        it. The instance gives a caller 10 seconds for its order.
     :param meanwhile: called when the order is sent, before its result is waited for.
     :raises AdminError: the instance does not answer, or refuses.
     """

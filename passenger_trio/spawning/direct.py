@@ -20,7 +20,7 @@ from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.launch import Launch
 from passenger_trio.spawning.leftover_processes import Remains
-from passenger_trio.spawning.running_preloader import take_into_use, wait_exit_status
+from passenger_trio.spawning.running_preloader import take_when_it_listens, wait_exit_status
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import SpawnedProcess, WithoutPreloader
 from passenger_trio.system.children import start_program
@@ -73,7 +73,7 @@ async def start_loader(
             elif spec.takes(role):
                 what = "preloader" if role == "preloader" else "process"
                 command = launch.command = (f"the {what} on {spec.app.preloader_socket}",)
-                pidfd = take_into_use(spec.app.preloader_socket, environment, output.writing_end)
+                pidfd = await take_when_it_listens(spec.app.preloader_socket, environment, output.writing_end)
                 pid = pidfd.pid
                 launch.ask_exit_status = partial(wait_exit_status, pidfd)
             else:

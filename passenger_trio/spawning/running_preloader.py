@@ -20,10 +20,14 @@ import trio
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.unix_peers import PeerCredentials, peer_credentials, peer_lives
 
-__all__ = ["is_ours", "take_into_use", "wait_exit_status"]
+__all__ = ["is_ours", "take_into_use", "take_when_it_listens", "wait_exit_status"]
 
 _TIME = 5.0
 """Seconds in which it must read the message. (Unless the environment is huge, the message fits into the kernel's buffer.)"""
+
+_MOMENT = 2.0
+"""Seconds in which a program that was just started listens."""
+_INTERVAL = 0.001
 
 
 def is_ours(peer: PeerCredentials) -> bool:
@@ -57,6 +61,18 @@ def take_into_use(path: str, environment: Mapping[str, str], output: int) -> Pid
             pidfd.close()
             raise
         return pidfd
+
+
+async def take_when_it_listens(path: str, environment: Mapping[str, str], output: int) -> PidFd:
+    """As ``take_into_use``. Who has just started the program need not wait until it listens: it has a moment for that."""
+    deadline = trio.current_time() + _MOMENT
+    while True:
+        try:
+            return take_into_use(path, environment, output)
+        except (FileNotFoundError, ConnectionRefusedError):
+            if trio.current_time() >= deadline:
+                raise
+        await trio.sleep(_INTERVAL)
 
 
 async def wait_exit_status(pidfd: PidFd, pid: int) -> int:

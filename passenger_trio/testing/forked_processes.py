@@ -78,12 +78,12 @@ class ForkedProcesses:
         interface: str,
         path: Path,
         environment: Mapping[str, str],
-        listens: Callable[[], None] = lambda: None,
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
         """Fork. The first copy listens on ``path`` when ``wait_listening`` returns.
 
         :param environment: variables of the application, in addition to those of the test's process.
-        :param listens: called in the first copy when it listens.
+        :param begun: called when the first copy is made. It listens a moment later.
         """
         _, parts, _ = _loader()
         parts["before_fork"].import_first_uses()  # else each copy would do it anew
@@ -98,8 +98,8 @@ class ForkedProcesses:
 
         def wait(ready: int) -> socket.socket:
             listener = _listen(path, ready)
-            listens()
-            _leave_the_test_behind()  # the server may ask for it meanwhile
+            _let_go_of_the_test()  # the server may ask for it meanwhile
+            _leave_the_test_behind()
             server = _wait_taken(listener, path, self._lifeline)
             os.close(taken)  # the next one listens now
             os.close(self._lifeline)
@@ -109,6 +109,11 @@ class ForkedProcesses:
             self._first = self._fork(wait)
         finally:
             os.close(taken)
+        try:
+            begun()
+        except BaseException:
+            self.close()
+            raise
 
     def wait_listening(self) -> None:
         """Return when the first copy listens. A second call does nothing.
@@ -132,10 +137,11 @@ class ForkedProcesses:
         def wait(ready: int) -> socket.socket:
             if self._first >= 0:
                 os.close(self._first)
-            _leave_the_test_behind()
+            _let_go_of_the_test()
             _wait_readable(self._taken, self._lifeline)
             os.close(self._taken)
             server = _wait_with_a_next_one(self._path, ready, self._lifeline)
+            _leave_the_test_behind()  # only now: few tests need this copy, and while it is made the first one is in a hurry
             os.close(self._lifeline)
             return server
 
@@ -309,11 +315,19 @@ def _receive(server: socket.socket) -> tuple[dict[str, str], int]:
     return environment, output
 
 
-def _leave_the_test_behind() -> None:
-    atexit._clear()
+def _let_go_of_the_test() -> None:
+    """Leave behind what the test would notice of a copy that waits: its signal handlers, and its connections."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
+    # A connection that stays open here would not end for the server when its client closes it.
+    for name in os.listdir("/proc/self/fd"):
+        _close_if_connected(int(name))
+
+
+def _leave_the_test_behind() -> None:
+    """Leave behind what is nothing for a process that serves."""
+    atexit._clear()
     assert sys.__stdout__ is not None
     assert sys.__stderr__ is not None
     sys.stdin, sys.stdout, sys.stderr = open(os.devnull), sys.__stdout__, sys.__stderr__  # noqa: SIM115
@@ -326,9 +340,6 @@ def _leave_the_test_behind() -> None:
     for close in (parts["before_fork"].close_django_connections, parts["before_fork"].close_logging_sockets):
         close(None)
     parts["after_fork"].renew_in_worker()
-    # A connection that stays open here would not end for the server when its client closes it.
-    for name in os.listdir("/proc/self/fd"):
-        _close_if_connected(int(name))
 
 
 def _close_if_connected(number: int) -> None:

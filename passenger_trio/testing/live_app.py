@@ -33,7 +33,7 @@ THRESHOLD = 4
 class MakeProcesses(Protocol):
     """Makes the copies of the test's process; ``ForkedProcesses`` with all but its last argument."""
 
-    def __call__(self, listens: Callable[[], None] = ...) -> ForkedProcesses: ...
+    def __call__(self, begun: Callable[[], None] = ...) -> ForkedProcesses: ...
 
 
 class DoesNotStart(AssertionError):
@@ -161,7 +161,8 @@ class LiveApp(Reachable):
             server.begin_test()
             pid = server.spawn()
         else:
-            # The server reads the order while the copy is forked, and has all of it when the copy listens. Meanwhile there is time for the next one.
+            # The server reads the order while the copy is forked, and prepares what the copy needs while that begins to listen. Meanwhile there is time for
+            # the next one.
             pid = server.spawn(lambda send: self._fork(partial(make_processes, send)), self._fork_next)
         assert self._forked is not None
         self._forked.wait_next()

@@ -9,8 +9,10 @@ import socket
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
-from passenger_trio.spawning.running_preloader import is_ours, take_into_use
+from passenger_trio.spawning.running_preloader import is_ours, take_into_use, take_when_it_listens
 from passenger_trio.system.unix_peers import PeerCredentials
 
 
@@ -42,3 +44,26 @@ async def test_it_gets_its_environment_and_its_output(tmp_path: Path) -> None:
 def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         take_into_use(str(tmp_path / "p"), {}, 1)
+
+
+async def test_TH3_who_has_just_started_it_need_not_wait_until_it_listens(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """For two seconds, also where the socket has its name and does not listen yet."""
+    path = str(tmp_path / "p")
+    with socket.socket(socket.AF_UNIX) as listener, open(os.devnull, "wb") as output:
+
+        async def begin() -> None:
+            await trio.sleep(0.9)
+            listener.bind(path)
+            await trio.sleep(0.9)
+            listener.listen()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(begin)
+            pidfd = await take_when_it_listens(path, {}, output.fileno())
+        assert pidfd.pid == os.getpid()
+        pidfd.close()
+        with pytest.raises(FileNotFoundError):
+            await take_when_it_listens(str(tmp_path / "none"), {}, output.fileno())
+        assert 3.8 < trio.current_time() < 4
