@@ -19,6 +19,7 @@ Laws:
 from __future__ import annotations
 
 import errno
+import math
 import os
 import select
 from collections.abc import Callable
@@ -72,7 +73,16 @@ class Registration:
 class Poller:
     """The set of registered sockets. ``run`` is its task."""
 
-    __slots__ = ("_current_time", "_kernel", "_poll", "_registrations", "_served", "answer_expected", "time")
+    __slots__ = (
+        "_current_time",
+        "_kernel",
+        "_poll",
+        "_registrations",
+        "_served",
+        "all_told",
+        "answer_expected",
+        "time",
+    )
 
     def __init__(self, current_time: Callable[[], float], kernel: ErrorKernel | None = None) -> None:
         self._current_time = current_time
@@ -84,6 +94,9 @@ class Poller:
         """Sockets that were handled in a turn that ended before all others were."""
         self.time: float = current_time()
         """When the events that are handled now arrived, in monotonic seconds."""
+        self.all_told = -math.inf
+        """Within a callback: whatever was readable at this time has been told, and what a socket that was idle since then has was not there yet. Outside
+        of callbacks, and while other events of the same look are to be told: minus infinity."""
         self.answer_expected = False
         """Set by a callback that has just sent something whose answer comes at a registered socket: the turn then waits a moment for it (``turn_wait``)."""
 
@@ -149,6 +162,7 @@ class Poller:
         events = poll.poll(0, left)
         while events:
             self.answer_expected = False
+            self.all_told = self.time if len(events) == 1 < left else -math.inf
             left -= len(events)
             if served:
                 # Ask the kernel again: events of the last turn may be gone by now.
@@ -163,6 +177,7 @@ class Poller:
                         self._failed(registration, error)
                     if current_time() >= end:
                         served.update(fd for fd, _ in events[:number])
+                        self.all_told = -math.inf
                         return
             if left <= 0:
                 break
@@ -172,6 +187,7 @@ class Poller:
                 self.time = current_time()
                 events = poll.poll(0, left)
         served.clear()
+        self.all_told = -math.inf
 
     def _failed(self, registration: Registration, error: Exception) -> None:
         self._kernel.report("a step of a connection", error, "nothing more is heard of its socket")

@@ -281,9 +281,9 @@ async def test_the_guard_sees_what_is_started_for_a_request(
 ) -> None:
     stage = fast_path_module.send_request
 
-    def slower(exchange: Exchange, peer: Peer, now: float) -> RawStream:
+    def slower(exchange: Exchange, peer: Peer, now: float, all_told: float) -> RawStream:
         added()
-        return stage(exchange, peer, now)
+        return stage(exchange, peer, now, all_told)
 
     monkeypatch.setattr(fast_path_module, "send_request", slower)
     assert counted(await measure(kind))[STARTED[added]] == MEASURED

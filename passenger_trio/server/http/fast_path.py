@@ -245,7 +245,7 @@ class FastPath:
         """Give the process the request, and wait for ``on_response``."""
         client = self._client
         try:
-            stream = send_request(exchange, client.peer, now)
+            stream = send_request(exchange, client.peer, now, client.front.poller.all_told)
         except PassengerError:
             self._leave_to_slow_path()  # the task tries the same, and judges the process
             return

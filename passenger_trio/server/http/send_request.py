@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import trio
 
 from passenger_trio.codecs.websocket_handshake import check_key
@@ -22,7 +24,7 @@ _CONNECT_TRIES = 3
 """Processes that are tried when nothing could be sent to any (R30)."""
 
 
-def send_request(exchange: Exchange, peer: Peer, now: float) -> RawStream:
+def send_request(exchange: Exchange, peer: Peer, now: float, all_told: float = -math.inf) -> RawStream:
     """Write the request, as far as it has arrived, to a stream of ``exchange.session``, and return the stream.
 
     Does not call the pool. May be called again if it has raised.
@@ -47,7 +49,7 @@ def send_request(exchange: Exchange, peer: Peer, now: float) -> RawStream:
         whole,  # the rest follows beside the response (send_body)
         head.content_length,
     )
-    stream = session.stream or _stream(exchange, session, now)
+    stream = session.stream or _stream(exchange, session, now, all_told)
     exchange.sent = True
     exchange.unsent = b""
     exchange.body_sent = whole
@@ -104,19 +106,25 @@ def _ask_for_websocket(exchange: Exchange, session: Session, connection_pairs: b
     return connection_pairs.replace(b"REQUEST_SCHEME\0http", b"REQUEST_SCHEME\0ws", 1)
 
 
-def _stream(exchange: Exchange, session: Session, now: float) -> RawStream:
+def _stream(exchange: Exchange, session: Session, now: float, all_told: float) -> RawStream:
     """A stream to the process: an idle one, unless it has ended meanwhile, or the process has sent something without a request (R41).
 
     A new one is opened for a second try; also if the process may close idle streams at any time and this request must not be sent twice (R30).
-    The probe is skipped if another request left the stream less than a millisecond ago, this request has waited in the queue, and the process uses a
-    loader of ours. Under load this is nearly always so, and a probe costs as much as a read.
+    A probe costs as much as a read. It is skipped if the poller has looked at the stream since it became idle, and has nothing else to tell; also if
+    another request left the stream less than a millisecond ago, this request has waited in the queue, and the process uses a loader of ours.
+
+    :param all_told: see ``Poller.all_told``.
     """
     new = exchange.retried > 0 or not (
         session.worker_protocol.keeps_idle or exchange.head.method in exchange.route.retried_methods
     )
     stream = session.connect_nowait(new=new)
     handed_on = exchange.queued and session.worker_protocol.keeps_idle
-    while session.reused and not (handed_on and now - stream.idle_since < _STILL_WARM):
+    while (
+        session.reused
+        and not (handed_on and now - stream.idle_since < _STILL_WARM)
+        and not (stream.idle_since < all_told and stream.registration is not None)
+    ):
         try:
             stream.recv_nowait(1)
         except trio.WouldBlock:

@@ -79,6 +79,55 @@ async def test_a_plain_request_wakes_no_task_of_the_connection(asked: bytes) -> 
         assert steps() == 0
 
 
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside another event"])
+@simulated
+async def test_an_idle_stream_is_probed_unless_the_poller_has_just_looked_at_it(
+    monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    probes = 0
+
+    recv_nowait = RawStream.recv_nowait
+
+    def counting(stream: RawStream, size: int = 65536) -> bytes:
+        nonlocal probes
+        probes += size == 1
+        return recv_nowait(stream, size)
+
+    monkeypatch.setattr(RawStream, "recv_nowait", counting)
+    async with serving(echo_path) as world:
+        client, *more = (world.connect() for _ in range(1 + others))
+        for number in range(5):
+            await trio.sleep(1)
+            client.send(get(f"/{number}"))
+            for other in more:
+                other.send(b"G")  # the beginning of a head, in the same look of the poller
+            assert (await client.answer()).body == b"/%d" % number
+    assert bool(probes) is bool(others)
+
+
+@simulated
+async def test_R41_what_a_process_sends_unasked_just_before_a_request_is_not_its_response() -> None:
+    """Both are there when the poller looks, in either order."""
+    streams: list[RawStream] = []
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        streams.append(stream)
+        async for request in requests(stream):
+            await stream.send_all(whole(request.path.encode()))
+
+    async with serving(serve) as world:
+        client = world.connect()
+        for number in range(6):
+            await trio.sleep(1)
+            if number % 2:
+                client.send(get(f"/{number}"))
+            if streams:
+                streams[-1].send_nowait(whole(b"stray"))
+            if not number % 2:
+                client.send(get(f"/{number}"))
+            assert (await client.answer()).body == b"/%d" % number
+
+
 @simulated
 async def test_requests_that_were_sent_ahead_are_served_in_turn_and_wake_none_either() -> None:
     async with serving(echo_path) as world:
