@@ -62,7 +62,7 @@ class BorrowedProcess:
         :raises ApplicationRaised: the application raised before it sent a response head.
         :raises IncompleteResponse: the process ended before its response was complete.
         :raises RequestTimeExceeded: it lasted longer than ``max_request_time``.
-        :raises AppResponseError: the process could not be reached, or its response is not what it should be.
+        :raises AppResponseError: the process could not be reached, or its response is invalid.
         :raises trio.BusyResourceError: the last request has not been read to its end.
         """
         if self._busy:
@@ -99,7 +99,7 @@ class BorrowedProcess:
             raise failure
 
     def _judge(self, error: AppResponseError, exchange: WorkerExchange) -> AppResponseError:
-        """What the pool is told of a failed response."""
+        """The outcome of a session with a failed response, for the pool."""
         if isinstance(error, MalformedResponse):
             self._outcome = SessionOutcome.PROCESS_FAILED
         elif isinstance(error, IncompleteResponse):

@@ -8,7 +8,7 @@
      |- hooks, on_event             get the pool's events
      `- gauges, restart files       give the pool facts from outside
 
-It decides nothing. The owner says when each half starts: a server begins to answer its operators between the two."""
+This module decides nothing. The owner starts the two halves separately: a server begins to answer its operators between the two."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ class PoolParts:
         )
 
     async def start_pool(self, nursery: trio.Nursery) -> None:
-        """The pool, and what its spawners need. It has no group yet."""
+        """Start the pool, and the tasks that its spawners need. The pool has no group yet."""
         await nursery.start(self.remains.serve)
         keep = self.kernel.supervise_started
         await nursery.start(partial(keep, "the spawn listener", self.spawn_listener.serve, must_start=True))
         await nursery.start(self.pool.run)
 
     async def start_watches(self, nursery: trio.Nursery) -> None:
-        """The tasks that listen to the pool, and those that tell it something. Groups may be added afterwards."""
+        """Start the tasks that listen to the pool, and those that report facts to it. Groups may be added afterwards."""
         keep = self.kernel.supervise_started
         await nursery.start(keep, "the hooks", self.hooks.run)
         if self.told is not None:
@@ -111,7 +111,7 @@ class PoolParts:
         await nursery.start(keep, "the restart-file poller", self.restart_files.run)
 
     def spawners(self, spec: AppSpec) -> MakeSpawner:
-        """What makes the spawner of each generation of an application."""
+        """A function that makes the spawner of each generation of an application."""
         return _Spawners(self, spec)
 
     def _make_spawners(self, spec: AppSpec) -> MakeSpawner:

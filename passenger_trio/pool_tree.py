@@ -115,7 +115,7 @@ class RunningPool:
 
 async def _see_end(session: Session, outcome: SessionOutcome) -> None:
     """The process has ended its stream without an answer: most likely it has ended, and the pool is about to see that.
-    Nobody is to borrow it meanwhile.
+    Keep the session until then, so that nobody borrows the process.
     """
     try:
         await session.wait_left(_NOTICE_TIME)
@@ -126,7 +126,7 @@ async def _see_end(session: Session, outcome: SessionOutcome) -> None:
 async def _finish(session: Session, outcome: SessionOutcome) -> None:
     """Half-close the stream, which the contract defines as "abort", and give the process back when it is done.
 
-    HTTP has no "abort" but closing the stream, and no answer to that.
+    In HTTP, closing the stream is the only "abort", and the process does not answer it.
     """
     try:
         stream = session.stream

@@ -25,7 +25,7 @@ _REFRESH = 5
 _SHOWN = 60
 """Rows of a table."""
 _FEW = 8
-"""Applications that are all shown at length. Of more, the quiet ones are short."""
+"""Up to so many applications are all shown in full. With more, quiet ones are shown in short."""
 _STATES = {
     "busy": ("●", "busy"),
     "idle": ("○", "idle"),
@@ -63,7 +63,7 @@ def document(body: str, nonce: str, title: str) -> str:
 
 
 def fragment(name: str, status: Json, requests: Sequence[Json], history: Json, *, controls: bool) -> str:
-    """What changes. :param controls: whether there are buttons."""
+    """The changing part of the page. :param controls: whether there are buttons."""
     told = standing(status, requests)
     parts = [
         _head(name, status),
@@ -164,7 +164,7 @@ def _memory(process: Json) -> int:
 
 
 def _memory_words(process: Json) -> str:
-    """Its PSS, what is its own alone, and what it shares with others."""
+    """A process's memory: its PSS, its private part, and the part that it shares with others."""
     memory = process["memory"]
     if not memory or memory["uss"] is None:
         return size(_memory(process))
@@ -300,7 +300,7 @@ _OF_RESTARTS = (
 
 
 def _restarts(history: Json) -> str:
-    """How restarts have ended, why processes were taken out, and which ended by themselves."""
+    """Counts of how restarts have ended, why processes were taken out of routing, and how many ended by themselves."""
     events = [
         event
         for event in reversed(history["events"])
@@ -316,7 +316,7 @@ def _happened(history: Json) -> str:
 
 
 def _event(event: Json) -> tuple[str, str, str]:
-    """When, of which application, and what."""
+    """One event: its time, its application, and its text."""
     text = _WORDS.get(event["event"], event["event"].replace("_", " ")).format_map(_Blank(event))
     if event["event"] == "process_exited":
         how = event["signal"] or (None if event["exit_status"] is None else f"status {event['exit_status']}")

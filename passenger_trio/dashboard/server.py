@@ -3,7 +3,7 @@
 The token is the first segment of every path. Laws:
 
 * Without the token every path is 404, and the comparison takes the same time for all.
-* ``Host`` must be the listening address. So a name that an attacker lets resolve to it gets nothing (DNS rebinding).
+* ``Host`` must be the listening address. So a name that an attacker resolves to that address gets nothing (DNS rebinding).
 * An order needs rights (``controls``), the token, and an ``Origin`` that is ours, if the browser sends one.
 * One admin call at a time, in a thread; all open pages share the answers of one second.
 * At most ``_MOST`` connections; a request has ``_TIME`` seconds."""
@@ -41,7 +41,7 @@ Json = dict[str, Any]
 
 @frozen
 class Instance:
-    """The instance that is shown. Its functions may block.
+    """The instance that the page shows. Its functions may block.
 
     :ivar fetch: the answer to a GET of the admin API.
     :ivar order: sends an order. Both raise ``AdminError``.
@@ -97,7 +97,7 @@ class Dashboard:
         self._places = trio.CapacityLimiter(_MOST)
 
     async def serve(self) -> None:
-        """Until cancelled."""
+        """Serve until cancelled."""
         async with trio.open_nursery() as callers:
             while True:
                 await trio.lowlevel.wait_readable(self._listener)
@@ -136,7 +136,7 @@ class Dashboard:
         await _send(stream, connection, status, kind, b"" if head.method == b"HEAD" else answer, more, len(answer))
 
     def _what(self, head: h11.Request, fields: Mapping[str, str]) -> str:
-        """What is asked for, below the token."""
+        """The answer to a request, by its path below the token."""
         target = head.target.decode("latin-1").partition("?")[0]
         token, _, what = target.removeprefix("/").partition("/")
         known = hmac.compare_digest(token.encode("latin-1"), self._token.encode())

@@ -1,7 +1,7 @@
 """The state of an instance as a sentence, and of each application as a word: what an operator reads first.
 
-Pure: from the admin API's answers to values. Knows no HTML. Laws: the worst thing is said first; a state is a word and a
-sign, so that colour is never the only difference.
+Pure: this module turns the admin API's answers into values. It never knows HTML. Laws: the worst thing comes first. A state is a
+word and a sign, so that colour is never the only difference.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def in_order(groups: Sequence[Json]) -> list[Json]:
 
 
 def by_attention(groups: Sequence[Json], few: int) -> dict[str, list[Json]]:
-    """What is shown how: ``full``; and of more than ``few`` applications, those that are well: ``short``, and
-    ``asleep``, if they have no process. Only kinds that there are.
+    """How to show each application: ``full``. If there are more than ``few``, those without trouble are ``short``, or
+    ``asleep`` if they have no process. Kinds without applications are left out.
     """
     kinds: dict[str, list[Json]] = {}
     for group in in_order(groups):
@@ -119,7 +119,7 @@ def waiting(requests: Sequence[Json]) -> list[Json]:
 
 
 def age(seconds: float) -> str:
-    """A time as people say it: ``0.3 s``, ``12 s``, ``4 min``, ``3 h``, ``2 d``."""
+    """A time as people write it: ``0.3 s``, ``12 s``, ``4 min``, ``3 h``, ``2 d``."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f} s"
     for limit, unit, word in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
@@ -129,7 +129,7 @@ def age(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """Bytes as people say them."""
+    """Bytes as people write them."""
     for unit in ("B", "KB", "MB", "GB"):
         if number < 1024 or unit == "GB":
             return f"{number:.0f} {unit}" if number >= 10 or unit == "B" else f"{number:.1f} {unit}"

@@ -52,7 +52,7 @@ class ServedApps:
 
     @property
     def every_spec(self) -> list[AppSpec]:
-        """Of every group of the pool: those that are served, on their way out, and on their way in."""
+        """The spec of every group of the pool: of applications that are served, are being removed, or are being added."""
         return [*self._leaving.values(), *self._coming.values(), *self.specs.values()]
 
     async def add(self, specs: Sequence[AppSpec], spawners: Callable[[AppSpec], MakeSpawner]) -> None:

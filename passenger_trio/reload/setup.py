@@ -1,4 +1,4 @@
-"""What follows from a configuration: what a plan compares, what ``--reload`` watches, and what clients may have of the descriptors."""
+"""Values that follow from a configuration: the setup that a plan compares, what ``--reload`` watches, and how many descriptors clients may use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def watched_of(specs: Sequence[AppSpec]) -> list[Watched]:
 
 
 def descriptors_for(config: Config, specs: Sequence[AppSpec], limits: PoolLimits) -> Descriptors:
-    """What clients may have of the descriptors of this process."""
+    """How many descriptors of this process clients may use."""
     sessions = session_limit([spec.concurrency for spec in specs], limits.max_pool_size)
     return Descriptors.measured(
         resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.server.max_connections, sessions, limits.max_pool_size
