@@ -185,6 +185,8 @@ def test_facts_of_two_fronts_are_one_view() -> None:
         {"requests": {"total": 1, "active": 0}},
         {"faults": {"total": 1, "tasks": {"hooks": {"count": 1}}}},
         {"faults": {"total": 1, "tasks": {"hooks": {"count": "1", "last": "", "age": 1.0, "failing": False}}}},
+        {"faults": {"total": 1, "tasks": []}},
+        {"faults": {"total": 1, "tasks": {}, "more": 1}},
         {"faults": None},
     ],
     ids=str,

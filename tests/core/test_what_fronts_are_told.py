@@ -155,6 +155,28 @@ def test_FR1_a_busy_slot_goes_to_the_oldest_that_takes_it(front: FrontLedger) ->
     assert next_one.waiter == WaiterId(3)
 
 
+def test_FR1_a_waiter_that_leaves_was_one_of_those_that_take_few_processes(front: FrontLedger) -> None:
+    """The next one is still such a one: the slot is not for it."""
+    granted(front)
+    (start,) = front.queue(WaiterId(1), KEY, 2.1)
+    assert isinstance(start, Start)
+    for waiter in (2, 3):
+        assert front.queue(WaiterId(waiter), KEY, 2.2, None, b"q") == []
+    front.leave(WaiterId(2), 2.3)
+    assert front.ended(start.slot, SessionOutcome.DONE, 2.4, kept=True) == []
+
+
+def test_FR1_a_process_serves_until_its_front_hears_otherwise(front: FrontLedger) -> None:
+    granted(front)
+    for number in (1, 2):
+        (start,) = front.queue(WaiterId(number), KEY, 2.0 + number)
+        assert isinstance(start, Start)
+        assert front.ended(start.slot, SessionOutcome.DONE, 2.5 + number, kept=True) == []
+    front.tick(9.0)
+    assert not front.slots, "idle for long, it went back"
+    assert front.granted(Grant(2, ELSEWHERE, PROCESS.process, 0, False, False, 1.0), 9.1) == []
+
+
 def goes(*, gone: bool) -> ProcessGoes:
     return ProcessGoes(PROCESS.process, leaving=gone, gone=gone)
 
@@ -246,6 +268,12 @@ def test_FR1_requests_are_counted_once(owner: OwnerLedger) -> None:
     assert served(2) == [Served(SLOT, 2)]
     assert served(2) == []
     assert served(5) == [Served(SLOT, 3)]
+
+
+def test_FR1_a_return_tells_of_the_requests_since_the_last_usage(owner: OwnerLedger) -> None:
+    owner.usage(ONE, Usage((SlotUse(SLOT, 2, None),)), NOW)
+    served, _ = owner.returned(ONE, Return(1, SLOT, 5, SessionOutcome.NOT_STARTED, True), NOW)
+    assert served == Served(SLOT, 3)
 
 
 def test_FR1_a_ticket_that_was_abandoned_is_answered_no_more(owner: OwnerLedger) -> None:
