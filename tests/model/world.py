@@ -153,6 +153,10 @@ class FakeWorld:
     """Processes and attempts that there were when the limits last changed."""
     fewest_slots: int = 0
     """The fewest slots that there ever were. (0: they never changed.)"""
+    out: dict[GroupKey, ProcessId | None] = attrs.field(factory=dict)
+    """Which process was out of routing for its out-of-band work, after the step before."""
+    still_in: bool = False
+    """Whether the one that is out now counts as one in routing."""
     shutting_down: bool = False
     empty: bool = False
     grants: int = 0
@@ -512,7 +516,7 @@ class FakeWorld:
         return None if process is None else process.id
 
     def _routable(self, key: GroupKey) -> list[FakeProcess]:
-        out = self._oob_process(key)
+        out = None if self.still_in else self._oob_process(key)
         return [process for process in self._live(key) if not process.disabled_by_operator and process.id != out]
 
     def shut_down(self) -> None:
@@ -598,10 +602,16 @@ class FakeWorld:
                     assert command.waiter is not None
                     key = self.waiting[command.waiter]
                     queue = [waiter for waiter, group in self.waiting.items() if group == key]
-                    first = next(waiter for waiter in queue if self.choice(key, waiter))
+                    first = next((waiter for waiter in queue if self.choice(key, waiter)), None)
+                    if first != command.waiter or self.processes[command.process] is not self.choice(key, first):
+                        # What this step takes out of routing for its out-of-band work may have been given a session before.
+                        self.still_in = self.out.get(key) != self._oob_process(key)
+                        first = next((waiter for waiter in queue if self.choice(key, waiter)), None)
                     assert command.waiter == first, "not first come, first served"
+                    choice = self.choice(key, first)
+                    self.still_in = False
                     del self.waiting[command.waiter]
-                    self._granted(command, key, self.choice(key, first))
+                    self._granted(command, key, choice)
                 case Refuse():
                     key = self.waiting.pop(command.waiter)  # KeyError: answered twice
                     self._refused(command, key)
@@ -881,6 +891,7 @@ class FakeWorld:
         for key in self.groups:
             assert list(state.groups[key].enabled) == [process.id for process in self._live(key)]
             self._one_is_out_for_work(key)
+            self.out[key] = self._oob_process(key)
             assert state.groups[key].preloaders == sum(of == key for of, _, _ in self.living_preloaders)
         for process in self.processes.values():
             assert process.retired or not process.detached or process.sessions, "detached, idle, and still there"
