@@ -122,3 +122,19 @@ async def test_R45_between_two_requests_nothing_is_said() -> None:
         client.send(b"GET / HTT")
         assert await cut(client) == b""
         assert statuses(world) == []
+
+
+@simulated
+async def test_KE1_what_a_fault_of_ours_has_ended_is_not_logged_as_a_client_that_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fails(*_: object) -> bool:
+        raise RuntimeError("a fault")
+
+    async with serving(silent) as world:
+        monkeypatch.setattr("passenger_trio.server.http.connection.forward_response", fails)
+        client = world.connect()
+        client.send(get("/thinks"))
+        assert await client.receive_all() == b""
+        await client.ended.wait()
+        assert statuses(world) == [500]
