@@ -269,8 +269,8 @@ class FakeWorld:
         process.last_used = self.now
         if outcome is SessionOutcome.UNANSWERED:
             process.unanswered += 1
-        elif outcome in (SessionOutcome.DONE, SessionOutcome.CLIENT_GONE):
-            process.unanswered = 0
+        elif outcome in (SessionOutcome.DONE, SessionOutcome.CLIENT_GONE, SessionOutcome.BROKEN_OFF):
+            process.unanswered = 0  # it has answered, and be it in part
         commands = self.policy.session_closed(session, outcome, self.now)
         assert commands or self.policy.next_deadline() >= deadline
         self.perform(commands)
