@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from plugins_off import WITHOUT
+from plugins_off import NOT_ASYNCHRONOUS, WITHOUT
 from test_plugin import LOAD
 
 from passenger_trio.testing.replay import main
@@ -93,7 +93,7 @@ def test_good(live_app):
 
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    options = (*LOAD, *WITHOUT, "--strict-markers")
+    options = (*LOAD, *WITHOUT, *NOT_ASYNCHRONOUS, "--strict-markers")
     return pytester.run(sys.executable, "-m", "pytest", *options, *arguments, timeout=280)
 
 

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from plugins_off import WITHOUT
+from plugins_off import NOT_ASYNCHRONOUS, WITHOUT
 
 from passenger_trio.testing import eventually
 from passenger_trio.testing.opening import _address
@@ -77,8 +77,9 @@ async def app(scope, receive, send):
 """
 
 
-def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return pytester.run(*PYTEST, *arguments, timeout=300)
+def run(pytester: pytest.Pytester, *arguments: str, asynchronous: bool = False) -> pytest.RunResult:
+    """:param asynchronous: whether it has tests that are."""
+    return pytester.run(*PYTEST, *(() if asynchronous else NOT_ASYNCHRONOUS), *arguments, timeout=300)
 
 
 def test_fixtures_marks_and_options(pytester: pytest.Pytester) -> None:
@@ -228,7 +229,7 @@ def test_fixtures_marks_and_options(pytester: pytest.Pytester) -> None:
                     self.assertEqual(self.client.get("/").text, self.id())
         ''',
     )  # fmt: skip
-    result = run(pytester, "test_shop.py", "test_anyio.py", "--passenger-keep")
+    result = run(pytester, "test_shop.py", "test_anyio.py", "--passenger-keep", asynchronous=True)
     result.assert_outcomes(passed=18)
     result.stdout.fnmatch_lines(["passenger: configuration and log of a server are in *"])
     unit = subprocess.run([sys.executable, "-m", "unittest", "-v", "test_unit"], cwd=pytester.path, capture_output=True)
@@ -366,7 +367,7 @@ def test_a_killed_run_leaves_nothing(pytester: pytest.Pytester, instance_dir: Pa
     )
     pids = pytester.path / "pids"
     environment = {**os.environ, "TMPDIR": str(instance_dir)}
-    command = [*PYTEST, "-s", "--basetemp", "own", "--passenger-app", "shop:app", "test_shop.py"]
+    command = [*PYTEST, *NOT_ASYNCHRONOUS, "-s", "--basetemp", "own", "--passenger-app", "shop:app", "test_shop.py"]
     with subprocess.Popen(command, cwd=pytester.path, start_new_session=True, env=environment) as killed:
         eventually(lambda: pids.exists() and pids.read_text().endswith("end"), 200)
         made = {path.name.rpartition("-")[0] for path in instance_dir.glob("pt-run-*/*")}

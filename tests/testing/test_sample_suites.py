@@ -94,5 +94,6 @@ def test_TH10_a_published_suite_runs_unmodified(pytester: pytest.Pytester, suite
         )
     (pytester.path / "conftest.py").write_text(suite.conftest)
     choice = ("-k", "asyncio") if suite.package == "starlette" else ()
-    result = run(pytester, "-W", "ignore", "-p", "no:trio", *choice, *suite.tests)
+    asynchronous = suite.package == "starlette"
+    result = run(pytester, "-W", "ignore", "-p", "no:trio", *choice, *suite.tests, asynchronous=asynchronous)
     result.assert_outcomes(passed=suite.passed, deselected=None)
