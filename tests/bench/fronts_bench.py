@@ -77,13 +77,14 @@ def cost(rounds: int, seconds: int) -> Figures:
 
 
 def latency(rounds: int, seconds: int) -> Figures:
-    """Latency of hello WSGI with 1, 4 and 32 keep-alive connections, two processes each."""
+    """Latency of hello WSGI with 1, 4 and 32 keep-alive connections, two processes each, some seconds after the start of each server."""
     counts = (1, 4, 32)
     found: dict[str, dict[str, list[float]]] = {}
     for _ in range(rounds):
         for peer in (*present(), TWO_FRONTS, *present(PASSENGER, GTHREAD)[len(present()) :]):
             with running(peer, APPS / "hello") as server:
                 wrk(server.url, peer.warm_up)
+                time.sleep(SETTLES)
                 for count in counts:
                     for part, us in _percentiles(server.url, max(1, seconds // 2), count).items():
                         found.setdefault(peer.name, {}).setdefault(f"p{part}_of_{count}_us", []).append(us)
