@@ -272,17 +272,21 @@ class TestServe:
                 server=ServerOptions(port=0, access_log="off"),
                 pool=PoolOptions(max_pool_size=2),
                 apps=(
-                    AppOptions(root=str(BEHAVIOURS), name="a", base_uri="/a", env=(("SECRET_OF_A", "aaa"),)),
-                    AppOptions(root=str(BEHAVIOURS), name="b", base_uri="/b", env=(("SECRET_OF_B", "bbb"),)),
+                    AppOptions(
+                        root=str(BEHAVIOURS), name="a", base_uri="/a", env=(("SECRET_OF_A", "the-secret-of-a"),)
+                    ),
+                    AppOptions(
+                        root=str(BEHAVIOURS), name="b", base_uri="/b", env=(("SECRET_OF_B", "the-secret-of-b"),)
+                    ),
                 ),
             )
             with nothing_left():
                 async with passenger_trio.open_server(two) as server:
                     of_a, of_b = (await get(server, "/a/env")).text, (await get(server, "/b/env")).text
-                    assert "aaa" in of_a
-                    assert "bbb" not in of_a
-                    assert "bbb" in of_b
-                    assert "aaa" not in of_b
+                    assert "the-secret-of-a" in of_a
+                    assert "the-secret-of-b" not in of_a
+                    assert "the-secret-of-b" in of_b
+                    assert "the-secret-of-a" not in of_b
                     assert (await get(server, "/c/env")).status == 404
                     assert (await get(server, "/a/pid")).body != (await get(server, "/b/pid")).body
 
