@@ -94,10 +94,10 @@ class Poller:
         """Sockets that were handled in a turn that ended before all others were."""
         self.time: float = current_time()
         """When the events that are handled now arrived, in monotonic seconds."""
-        self.all_told = -math.inf
+        self.all_told: float = -math.inf
         """Within a callback: whatever was readable at this time has been told, and what a socket that was idle since then has was not there yet. Outside
         of callbacks, and while other events of the same look are to be told: minus infinity."""
-        self.answer_expected = False
+        self.answer_expected: bool = False
         """Set by a callback that has just sent something whose answer comes at a registered socket: the turn then waits a moment for it (``turn_wait``)."""
 
     def register(self, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None = None) -> Registration:
@@ -181,11 +181,11 @@ class Poller:
                         return
             if left <= 0:
                 break
-            # After several events there are often more already; after one it is better to wait at once.
-            events = poll.poll(0, left) if len(events) > 1 else []
-            if not events and wait.more(self.answer_expected):
+            if wait.is_crowded(len(events)) or wait.more(self.answer_expected):
                 self.time = current_time()
                 events = poll.poll(0, left)
+            else:
+                events = []
         served.clear()
         self.all_told = -math.inf
 

@@ -8,6 +8,9 @@ and for all that Trio waits for. Nobody else waits for longer for it:
 * Trio's own epoll set is watched, too: a socket of another task, a thread that has ended, a signal end the wait.
 * It lasts for a millisecond at most, which is as exactly as Trio keeps a deadline.
 
+* There is no wait while events come several at a time, or did so a moment ago: more of them come together while Trio has its pass, and that costs less
+  for each than to handle every one as soon as it comes.
+
 What usually does not come soon is waited for more and more rarely.
 
 Where Trio's epoll set cannot be found (no ``/proc``), or Trio is the guest of another loop, whose tasks are not known here, there is no such wait, and
@@ -28,6 +31,8 @@ __all__ = ["TurnWait", "epoll_set_that_watches"]
 _MILLISECONDS = 1
 _MOST_SKIPPED = 64
 """Turns without a wait, at most, after waits in which nothing came."""
+_CROWDED = 8
+"""Single events after which a crowd is over."""
 _WATCHED = re.compile(r"^tfd:\s+(\d+)", re.MULTILINE)
 
 
@@ -39,6 +44,7 @@ class TurnWait(trio.abc.Instrument):
         self._both: select.poll | None = None
         self._task = trio.lowlevel.current_task()
         self._others_run = True
+        self._crowded = 0
         self._skipped = [0, 0]
         self._to_skip = [0, 0]
 
@@ -56,6 +62,14 @@ class TurnWait(trio.abc.Instrument):
     def task_scheduled(self, task: trio.lowlevel.Task) -> None:
         if task is not self._task:
             self._others_run = True
+
+    def is_crowded(self, events: int) -> bool:
+        """Whether events come several at a time. :param events: how many have come now."""
+        if events > 1:
+            self._crowded = _CROWDED
+        elif self._crowded:
+            self._crowded -= 1
+        return self._crowded > 0
 
     def more(self, expected: bool) -> bool:
         """Wait for an event of the poller's. False: none came, or another task is to run.

@@ -198,6 +198,17 @@ async def test_what_never_comes_is_waited_for_more_and_more_rarely() -> None:
         assert never.asked == 12, "what was expected and what was not are told apart"
 
 
+async def test_events_that_come_together_are_a_crowd_for_a_while() -> None:
+    with select.epoll() as poll:
+        wait = TurnWait(poll)
+        assert [wait.is_crowded(events) for events in (1, 1, 2, *[1] * 9, 3, 1)] == [
+            *(False, False, True),
+            *[True] * 7,
+            *(False, False),
+            *(True, True),
+        ]
+
+
 async def test_there_is_no_wait_while_others_are_to_run() -> None:
     with select.epoll() as poll:
         wait = TurnWait(poll)
