@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -118,7 +119,9 @@ async def test_a_grandchild_is_watched_like_a_child_but_its_status_is_its_parent
 
 async def test_the_status_of_anothers_child_is_there_until_its_parent_has_waited_for_it() -> None:
     """TH2: of a process that was taken into use where it waited."""
-    with shell("(exit 7) & echo $!; read line; wait; echo waited; read line") as parent:
+    # Not a shell's child: a shell may wait for it by itself before it is told to.
+    forks = "import os, sys; pid = os.fork() or os._exit(7); print(pid, flush=True); sys.stdin.readline(); os.wait(); print('waited', flush=True); input()"
+    with shell(f'exec {sys.executable} -S -c "{forks}"') as parent:
         with pinned(int(first_line(parent))) as pidfd:
             await pidfd.wait_exit()
             assert pidfd.exit_status is None
