@@ -22,6 +22,13 @@ def imported(program: str) -> set[str]:
     return set(done.stdout.split())
 
 
+def test_DE10_help_imports_the_command_line_only() -> None:
+    program = "import sys\nfrom passenger_trio.cli.main import main\nmain(['--help'])"
+    there = {name.partition(".")[0] for name in imported(program)}
+    assert "click" in there
+    assert not there & {"attr", "attrs", "trio", "h11", "psutil"}
+
+
 def test_DE10_the_first_loader_does_not_wait_for_the_server() -> None:
     there = imported(_FIRST)
     assert "passenger_trio.early_start" in there

@@ -21,7 +21,6 @@ from typing import Any
 import click
 
 from passenger_trio.errors import EnvironmentUnfit, PassengerError
-from passenger_trio.late_classes import define
 
 __all__ = ["Outcome", "cli", "entry", "main"]
 
@@ -59,12 +58,12 @@ _INTERNAL_ERROR = 70
 _INTERRUPTED = 130
 
 
-@define
 class Outcome:
-    """The log format of the command, for reporting its failure."""
+    """The log format of the command, for reporting its failure. (A plain class: ``--help`` does not wait for attrs, DE10.)"""
 
-    log_level: str = "info"
-    log_format: str = "console"
+    def __init__(self, log_level: str = "info", log_format: str = "console") -> None:
+        self.log_level: str = log_level
+        self.log_format: str = log_format
 
 
 class _LazyGroup(click.Group):
