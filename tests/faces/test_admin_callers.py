@@ -120,9 +120,11 @@ def test_garbage(admin: str) -> None:
 def test_sixty_four_silent_callers_and_as_many_followers_lock_nobody_out(server: Supervisor, admin: str) -> None:
     """KE4, fault 12: callers of another process, which come again when they are hung up on."""
     before = len(server.descriptors())
-    followers = [RawClient(admin) for _ in range(70)]
-    for client in followers:
+    followers = []
+    for _ in range(70):
+        client = RawClient(admin)  # it asks at once: 64 that are silent are the most, and the first would be sent away
         client.send(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        followers.append(client)
     silent = [RawClient(admin) for _ in range(64)]
     for _ in range(5):
         assert fetch_status(admin)["pid"] == server.pid
