@@ -56,7 +56,7 @@ HARMLESS = {
     "a thread that is about to end": "Thread.new { sleep 0.02 }",
     "a program that has ended": "system('true')",
     "an exit hook that removes nothing": "at_exit { [1].each { |x| x.to_s } }",
-    "a temporary file": "require 'tempfile'; FILE = Tempfile.new('x')",
+    "a temporary file": "require 'tempfile'; FILE = Tempfile.new('x', '.')",
 }
 
 
