@@ -350,7 +350,10 @@ if __name__ != "__main__":
     def _run_with_two_fronts(session: nox.Session, *tests: str) -> bool:
         """Whether all passed."""
         spread = ("-n", str(2 * (os.cpu_count() or 1)), "--dist", "load")
-        env = {"PASSENGER_TRIO_FRONTS": "2"}
+        env = {
+            "PASSENGER_TRIO_FRONTS": "2",
+            "PASSENGER_TRIO_FRONT_BALANCE": "count",
+        }  # a light load, which both are to serve
         try:
             session.run("python", "-m", "pytest", *spread, "-q", *(tests or WITH_TWO_FRONTS), env=env)
         except nox.command.CommandFailed:

@@ -310,6 +310,12 @@ class ServerOptions:
         "1",
         "processes that serve clients, each with an event loop of its own, on one pool; auto: half of the cores",
     )
+    front_balance: str = option(
+        "load",
+        "how several fronts share the clients: load: as many fronts serve as the load needs, and idle connections move to these; count: each front has as many connections",
+        kind="choice",
+        choices=("load", "count"),
+    )
     apps_dir: str = option(
         "",
         "directory of *.toml files, one application each; it is followed while the server runs: files come, change and go",

@@ -134,6 +134,7 @@ def _front(front: Mapping[str, Any]) -> tuple[str, str]:
         f"pid {_text(front.get('pid'))}, {_text(front.get('connections'))} connections, "
         f"{_text(front.get('busy'))} requests, {_text(front.get('slots'))} slots"
         + (f", started again {_text(restarts)} times" if restarts else "")
+        + ("" if front.get("active") or not front.get("alive") else ", not active")
         + ("" if front.get("alive") else ", shows no life"),
     )
 

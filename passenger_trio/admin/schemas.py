@@ -183,6 +183,7 @@ STATUS = record(
                     "slots": COUNT,
                     "lag": SECONDS,
                     "alive": FLAG,
+                    "active": FLAG,
                 }
             )
         ),

@@ -45,6 +45,7 @@ _SECTION_OF = {
     "socket_backlog": "Listening",
     "user": "Listening",
     "fronts": "Listening",
+    "front_balance": "Listening",
     "app_user": "Users and limits",
     "app_group": "Users and limits",
     "umask": "Users and limits",

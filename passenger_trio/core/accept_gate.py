@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
-__all__ = ["SHARE", "SLACK", "Turn", "turn"]
+__all__ = ["SHARE", "SLACK", "Turn", "exceeds", "turn"]
 
 SLACK = 4
 """Connections that a front may have more than the lowest."""
@@ -34,14 +34,20 @@ class Turn(enum.Enum):
     """The listening socket is not watched until the counts are closer."""
 
 
-def turn(own: int, others: Iterable[int]) -> Turn:
-    """Decide for a front with ``own`` connections.
+def turn(own: int, others: Iterable[int], *, is_full: bool = False) -> Turn:
+    """Decide for an active front with ``own`` connections.
 
-    :param others: the counts of the other fronts that show life.
+    :param others: the counts of the other active fronts; for a full front, of all others. (Those that show life.)
+    :param is_full: whether the front has as many connections as it may have.
     """
     lowest = min(others, default=own)
     if own <= lowest:
         return Turn.TAKE
-    if own - lowest > max(SLACK, SHARE * lowest):
+    if is_full or exceeds(own, lowest):
         return Turn.LEAVE
     return Turn.LAST
+
+
+def exceeds(own: int, lowest: int) -> bool:
+    """Whether a front with ``own`` connections has too many, beside one with ``lowest``."""
+    return own - lowest > max(SLACK, SHARE * lowest)

@@ -180,7 +180,7 @@ class FrontKeeper:
         orders, their_orders = socket.socketpair()
         with ours, theirs, orders, their_orders:
             setup = self._make_setup(theirs.fileno(), self._board.page.fd)
-            inherited = [their_orders.fileno(), setup.leases, setup.page, *setup.listeners]
+            inherited = [their_orders.fileno(), setup.leases, setup.page, *setup.listeners, setup.inbox, *setup.inboxes]
             command = [sys.executable, "-P", "-c", _PROGRAM, str(their_orders.fileno()), json.dumps(sys.path)]
             pidfd = pin_child(start_program(command, env=os.environ, inherited=inherited))
             try:

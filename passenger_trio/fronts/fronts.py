@@ -33,12 +33,14 @@ from passenger_trio.core.fronts.share import Share
 from passenger_trio.core.model import GroupKey
 from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import BadFrontMessage
+from passenger_trio.fronts.balance import Balance
 from passenger_trio.fronts.front_keeper import FrontKeeper, LeaseOffice
 from passenger_trio.fronts.heartbeats import Board
 from passenger_trio.fronts.log_of_front import log_level
 from passenger_trio.fronts.setup import FrontSetup, offset_of_clock
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import ServerOptions
+from passenger_trio.system.packets import packet_pair
 
 __all__ = ["Fronts", "options_of_share"]
 
@@ -65,8 +67,11 @@ class Fronts:
         office: LeaseOffice,
         kernel: ErrorKernel,
     ) -> None:
-        """:raises OSError: no memory can be shared."""
+        """:raises OSError: no memory can be shared, or no descriptor is left."""
         self.board: Board = Board.create(count)
+        self._balance = Balance(self.board, count) if config.config.server.front_balance == "load" else None
+        self._inboxes = [packet_pair() for _ in range(count)]
+        """For each front the end that it reads, and the end to which the others write."""
         self._kernel = kernel
         self._asked = 0
         self._counts: dict[int, tuple[int, FrontMetrics]] = {}
@@ -89,6 +94,8 @@ class Fronts:
                 listeners=tuple(sock.fileno() for sock in listeners),
                 admin_socket=admin_socket,
                 clock_offset=offset_of_clock(),
+                inbox=self._inboxes[share.number][0].fileno(),
+                inboxes=tuple(writing.fileno() for _, writing in self._inboxes),
             )
 
         def keeper(number: int) -> FrontKeeper:
@@ -102,9 +109,13 @@ class Fronts:
     async def run(self) -> None:
         """Keep all fronts until each was told to stop and has ended."""
         try:
-            async with trio.open_nursery() as nursery:
-                for keeper in self.keepers:
-                    nursery.start_soon(self._kernel.supervise, f"front {keeper.number}", keeper.run)
+            async with trio.open_nursery() as balancing:
+                if self._balance is not None:
+                    balancing.start_soon(self._kernel.supervise, "the balance of fronts", self._balance.run)
+                async with trio.open_nursery() as nursery:
+                    for keeper in self.keepers:
+                        nursery.start_soon(self._kernel.supervise, f"front {keeper.number}", keeper.run)
+                balancing.cancel_scope.cancel()
         finally:
             self._ended.set()
 
@@ -124,8 +135,11 @@ class Fronts:
         return sum(self.board.read(keeper.number, now).busy for keeper in self.keepers)
 
     def close(self) -> None:
-        """Release the shared page."""
+        """Release the shared page and the inboxes."""
         self.board.page.close()
+        for pair in self._inboxes:
+            for sock in pair:
+                sock.close()
 
     # -- what is served -----------------------------------------------------------------------------------------
 
@@ -291,6 +305,7 @@ class Fronts:
                     "slots": line.leased,
                     "lag": line.lag,
                     "alive": line.alive,
+                    "active": line.active,
                 }
             )
         return lines

@@ -1,13 +1,16 @@
-"""The shared page: memory with a line of numbers for each front. The front writes its own line, and all fronts and the owner read all lines.
+"""The shared page: memory with a line of numbers for each front, and one for the owner. Each writes its own line, and all read all lines.
 
 A front writes its count of connections when it accepts one, and the other numbers several times a second. A front that has not written for
-``STALE`` seconds shows no life: the others accept connections as if it did not exist. Nothing but hints and counters is shared in this way.
+``STALE`` seconds shows no life: the others accept connections as if it did not exist. The owner writes how many fronts are active
+(``core/fronts/active_fronts.py``): the first ones of those that show life. Nothing but hints and counters is shared in this way.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+
+import trio
 
 from passenger_trio.core.accept_gate import Turn, turn
 from passenger_trio.late_classes import frozen
@@ -35,6 +38,10 @@ class Hint(enum.IntEnum):
     ACCEPTED = 5
     REQUESTS = 6
     PID = 7
+    CPU = 8
+    """Processor time that the front has used, in microseconds."""
+    FULL = 9
+    """How full its limits are: the fullest, in thousandths."""
 
 
 @frozen
@@ -48,6 +55,7 @@ class FrontLine:
     lag: float
     """Seconds."""
     alive: bool
+    active: bool
 
 
 class Board:
@@ -56,16 +64,17 @@ class Board:
     def __init__(self, page: SharedPage, fronts: int) -> None:
         self.page = page
         self.lines: list[memoryview] = [page.line(number) for number in range(fronts)]
+        self._owners_line = page.line(fronts)
 
     @classmethod
     def create(cls, fronts: int) -> Board:
         """:raises OSError: no memory can be shared."""
-        return cls(SharedPage.create(fronts, len(Hint)), fronts)
+        return cls(SharedPage.create(fronts + 1, len(Hint)), fronts)
 
     @classmethod
     def attach(cls, fd: int, fronts: int) -> Board:
         """The page of a descriptor that a front inherited from the owner."""
-        return cls(SharedPage(fd, fronts, len(Hint)), fronts)
+        return cls(SharedPage(fd, fronts + 1, len(Hint)), fronts)
 
     def clear(self, number: int) -> None:
         """Clear the line of a front that is gone, so that it no longer counts."""
@@ -83,6 +92,7 @@ class Board:
             line[Hint.LEASED],
             line[Hint.LAG] / 1e6,
             _is_alive(line, now),
+            self.is_active(number, now),
         )
 
     def beat(self, number: int) -> int:
@@ -90,24 +100,78 @@ class Board:
         beat: int = self.lines[number][Hint.HEARTBEAT]
         return beat
 
+    def alive(self, now: float) -> list[int]:
+        """The numbers of the fronts that show life."""
+        return [number for number, line in enumerate(self.lines) if _is_alive(line, now)]
+
+    @property
+    def active(self) -> int:
+        """How many of the fronts are active; 0: all."""
+        count: int = self._owners_line[0]
+        return count
+
+    @active.setter
+    def active(self, count: int) -> None:
+        self._owners_line[0] = count
+
+    def active_numbers(self, now: float) -> list[int]:
+        """The numbers of the active fronts."""
+        alive = self.alive(now)
+        return alive[: self.active or len(alive)]
+
+    def is_active(self, number: int, now: float) -> bool:
+        """Whether a front is active. One that has not shown life yet is, if no front before it is."""
+        before = sum(other < number for other in self.alive(now))
+        return not self.active or before < self.active
+
 
 class BoardGate:
     """Decides whether a front takes the next connection (``core.accept_gate``), by the counts on the page."""
 
-    def __init__(self, board: Board, number: int, count: Callable[[], int], current_time: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        board: Board,
+        number: int,
+        count: Callable[[], int],
+        is_full: Callable[[], bool],
+        current_time: Callable[[], float],
+    ) -> None:
+        """:param count: returns the number of connections of this front. :param is_full: returns whether it may have no more."""
+        self._board = board
+        self._number = number
         self._own = board.lines[number]
-        self._others = [line for at, line in enumerate(board.lines) if at != number]
         self._count = count
+        self._is_full = is_full
         self._current_time = current_time
+        self._opened = trio.Event()
 
     def turn(self) -> Turn:
         """Decide about the next connection."""
-        own = self._own[Hint.CONNECTIONS] = self._count()
-        return turn(own, self._alive())
-
-    def _alive(self) -> Iterator[int]:
         now = self._current_time()
-        return (line[Hint.CONNECTIONS] for line in self._others if _is_alive(line, now))
+        own = self._own[Hint.CONNECTIONS] = self._count()
+        board, is_full = self._board, self._is_full()
+        if not board.is_active(self._number, now):
+            return Turn.LEAVE
+        others = board.alive(now) if is_full else board.active_numbers(now)
+        counts = (board.lines[number][Hint.CONNECTIONS] for number in others if number != self._number)
+        return turn(own, counts, is_full=is_full)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the front is active now."""
+        return self._board.is_active(self._number, self._current_time())
+
+    async def wait_open(self) -> None:
+        """Return when the front is active. Always a checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while not self.is_open:
+            await self._opened.wait()
+
+    def look(self) -> None:
+        """Called several times a second: wake those who wait, if the front is active."""
+        if self.is_open:
+            opened, self._opened = self._opened, trio.Event()
+            opened.set()
 
 
 def _is_alive(line: memoryview, now: float) -> bool:

@@ -5,6 +5,7 @@
     front                               cancelled when the owner is gone, or when it is drained
      |- leases                          lease_channel.py: the owner's messages enter the ledger
      |- orders, reports                 reports.py
+     |- inbox                           moving.py: connections of other fronts
      |- timer of the ledger             leased_pool.py
      |- access log, deadline scanner, poller, heartbeat
      `- clients                         on ``Stop``: deadline = now + grace
@@ -23,6 +24,7 @@ import pickle
 import signal
 import socket
 import sys
+import time
 from functools import partial
 from typing import Any
 
@@ -50,6 +52,7 @@ from passenger_trio.fronts.explaining import Explanations
 from passenger_trio.fronts.heartbeats import BEAT, Board, BoardGate, Hint
 from passenger_trio.fronts.lease_channel import BrokenLink, FrontLink
 from passenger_trio.fronts.leased_pool import LeasedPool
+from passenger_trio.fronts.moving import Inbox, Moving
 from passenger_trio.fronts.owners_health import OwnersHealth
 from passenger_trio.fronts.reports import LogToOwner, Reports
 from passenger_trio.fronts.serves import ServedHere, descriptors_of, routes_of
@@ -62,6 +65,7 @@ from passenger_trio.server.listening.listener import Listener
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.tracing.spans import open_spans
 from passenger_trio.system.children import end_with_parent
+from passenger_trio.system.packets import Packets
 
 __all__ = ["main"]
 
@@ -120,7 +124,16 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
         front.tracing = spans
     if config.server.health_path:
         front.health = HealthPaths(config.server.health_path, OwnersHealth(setup.admin_socket).ask)
-    front.gate = BoardGate(board, setup.share.number, lambda: len(front.connections), front.current_time)
+    gate = BoardGate(
+        board,
+        setup.share.number,
+        lambda: len(front.connections),
+        lambda: not front.takes_connection,
+        front.current_time,
+    )
+    front.gate = gate
+    inbox = Inbox(socket.socket(fileno=setup.inbox), front)
+    moving = Moving(board, setup.share.number, front, [Packets(socket.socket(fileno=fd)) for fd in setup.inboxes])
     listeners = [Listener(socket.socket(fileno=fd), front, owns_file=False) for fd in setup.listeners]
     async with trio.open_nursery() as tree:
         here = ServedHere(served, front, pool, access_log, setup.page, tree)
@@ -135,9 +148,10 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
         await tree.start(partial(kernel.supervise_started, "the poller", front.poller.run, must_start=True))
         reports.send(encode_serving())
         await orders.accept.wait()
-        tree.start_soon(_beat, board, setup.share.number, front, pool)
+        tree.start_soon(_beat, board, setup.share.number, front, pool, gate, moving)
         tree.start_soon(kernel.supervise, "the building of classes", build_classes)
         async with trio.open_nursery() as clients:
+            tree.start_soon(kernel.supervise, "the inbox", inbox.run, clients)
             async with trio.open_nursery() as accepting:
                 for listener in listeners:
                     accepting.start_soon(kernel.supervise, "a listener", listener.run, clients)
@@ -153,6 +167,8 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
         reports.send(encode_drained())
         await reports.wait_sent()
         tree.cancel_scope.cancel()
+    moving.close()
+    inbox.close()
 
 
 async def _end_with(tree: trio.Nursery, run: object, *arguments: object) -> None:
@@ -161,8 +177,8 @@ async def _end_with(tree: trio.Nursery, run: object, *arguments: object) -> None
     tree.cancel_scope.cancel()
 
 
-async def _beat(board: Board, number: int, front: Front, pool: LeasedPool) -> None:
-    """Write our line of the shared page, until cancelled."""
+async def _beat(board: Board, number: int, front: Front, pool: LeasedPool, gate: BoardGate, moving: Moving) -> None:
+    """Write our line of the shared page, and look whether we are active, until cancelled."""
     line = board.lines[number]
     due = front.current_time()
     while True:
@@ -173,7 +189,12 @@ async def _beat(board: Board, number: int, front: Front, pool: LeasedPool) -> No
         line[Hint.LAG] = int(max(0.0, now - due) * 1e6)
         line[Hint.ACCEPTED] = front.accepted
         line[Hint.REQUESTS] = front.requests
+        line[Hint.CPU] = time.process_time_ns() // 1000
+        line[Hint.FULL] = int(1000 * front.fullness)
         line[Hint.HEARTBEAT] = int(now * 1000)
+        with front.kernel.contain("the balance of fronts"):
+            gate.look()
+            moving.look(now)
         due = now + BEAT
         await trio.sleep_until(due)
 

@@ -26,6 +26,10 @@ class FrontSetup:
     """Descriptor of the shared page."""
     listeners: tuple[int, ...]
     """Descriptors of the listening sockets."""
+    inbox: int
+    """Descriptor at which connections of other fronts arrive."""
+    inboxes: tuple[int, ...]
+    """Descriptors for connections that move to another front, by its number."""
     admin_socket: str
     """Path of the owner's admin socket."""
     clock_offset: float

@@ -39,6 +39,7 @@ from passenger_trio.server.spill.spill_storage import SpillStorage
 from passenger_trio.server.tracing.tracing import TraceMaker, Tracing
 from passenger_trio.server.trusted_proxies import TrustedProxies
 from passenger_trio.system.poller import Poller
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["AcceptGate", "Front", "OpenConnection"]
 
@@ -65,11 +66,29 @@ class OpenConnection(HasDeadline, Protocol):
     def close_idle(self) -> None:
         """End the connection, which must be idle."""
 
+    @property
+    def opened(self) -> float:
+        """When the connection was accepted, in monotonic seconds."""
+
+    @property
+    def is_movable(self) -> bool:
+        """Whether another process could serve the connection instead."""
+
+    @property
+    def stream(self) -> RawStream:
+        """The connection itself."""
+
+    def hand_over(self) -> None:
+        """Another process has the connection: end our part of it."""
+
 
 class AcceptGate(Protocol):
     """Says whether this front takes the next connection."""
 
     def turn(self) -> Turn: ...
+
+    async def wait_open(self) -> None:
+        """Return when the front takes connections at all."""
 
 
 class Front:
@@ -185,6 +204,13 @@ class Front:
     def takes_connection(self) -> bool:
         """Whether one more connection may be accepted (R36)."""
         return self._descriptors.takes_connection(len(self.connections), self.spill.open_files)
+
+    @property
+    def fullness(self) -> float:
+        """How full the fullest of its limits is, from 0 to 1: connections, and bytes of the buffers on disk."""
+        quota = self.spill.quota
+        disk = quota.used / quota.limit if quota.limit else 0.0
+        return min(1.0, max(disk, len(self.connections) / max(1, self.most_connections)))
 
     def _takes_file(self) -> bool:
         return self._descriptors.takes_file(len(self.connections), self.spill.open_files)

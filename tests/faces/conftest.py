@@ -18,7 +18,9 @@ from faces_tools import GATE, Gate
 def passenger_config() -> dict[str, Any]:
     """``nox -s fronts`` and ``nox -s pypy`` say it by variables, which servers of the fixtures do not inherit."""
     fronts, python = os.environ.get("PASSENGER_TRIO_FRONTS"), os.environ.get("PASSENGER_TRIO_PYTHON")
-    return ({"fronts": int(fronts)} if fronts else {}) | ({"python": python} if python else {})
+    # Tests are a light load, which one front would serve: both are to.
+    several: dict[str, Any] = {"fronts": int(fronts), "front_balance": "count"} if fronts else {}
+    return several | ({"python": python} if python else {})
 
 
 @pytest.fixture

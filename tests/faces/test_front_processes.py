@@ -23,7 +23,10 @@ from passenger_trio.testing import RawClient, Response, Supervisor, eventually
 
 pytestmark = pytest.mark.os
 
-FRONTS = ("--fronts", "2", "--max-pool-size", "8", "--min-instances", "4", "--max-instances", "4")
+FRONTS = (
+    *("--fronts", "2", "--front-balance", "count"),
+    *("--max-pool-size", "8", "--min-instances", "4", "--max-instances", "4"),
+)
 
 
 def fronts(server: Supervisor) -> list[dict[str, Any]]:

@@ -304,7 +304,7 @@ def test_whom_a_front_believes_to_be_a_worker() -> None:
 def test_FR3_a_front_without_a_sign_of_life_does_not_count() -> None:
     now = 1000.0
     board = Board.create(2)
-    gate = BoardGate(board, 0, lambda: 10, lambda: now)
+    gate = BoardGate(board, 0, lambda: 10, lambda: False, lambda: now)
     other = board.lines[1]
     assert gate.turn() is Turn.TAKE, "the other has never written"
     other[Hint.HEARTBEAT] = int(now * 1000)

@@ -35,7 +35,6 @@ class Client:
 
     __slots__ = (
         "_on_due",
-        "_opened",
         "broken",
         "codec",
         "current_time",
@@ -43,6 +42,7 @@ class Client:
         "exchange",
         "expired",
         "front",
+        "opened",
         "peer",
         "refused_since",
         "scope",
@@ -63,8 +63,8 @@ class Client:
         self.current_time = front.current_time
         """Reads the monotonic clock, in seconds."""
         self.stage = Stage.IDLE
-        self.since = self._opened = self.current_time()
-        """When the stage began, in monotonic seconds."""
+        self.since = self.opened = self.current_time()
+        """When the stage began, and when the connection was accepted, in monotonic seconds."""
         self.refused_since = math.inf
         """When the first byte of a head came that is refused, for the access log; infinity: none is."""
         self.due = math.inf
@@ -153,7 +153,7 @@ class Client:
         return (
             self.front.draining
             or 0 < options.max_requests_per_connection <= self.served
-            or 0 < options.max_connection_age <= self.since - self._opened
+            or 0 < options.max_connection_age <= self.since - self.opened
         )
 
     async def send(self, data: bytes | memoryview) -> None:

@@ -58,6 +58,23 @@ class Connection(Client):
         super().__init__(front, stream, peer)
         self._fast_path = FastPath(self)
 
+    @property
+    def is_movable(self) -> bool:
+        """Whether another process could serve the connection instead: it is idle, and nothing of its next request was read."""
+        return self.is_idle and self._fast_path.sleeps and not self.codec.buffered and not self.codec.peer_closed
+
+    def hand_over(self) -> None:
+        """Another process has the connection: end our part of it. Call it in the step in which the descriptor was sent, so that no byte is read here."""
+        self._fast_path.forget()
+        self.stage = Stage.MOVED
+        self.expire()
+
+    def idle_as_before(self, since: float) -> None:
+        """The connection came from another process, where it was idle since then: if it still is, its time to be idle goes on."""
+        if self.is_idle and since < self.since:
+            self.due -= self.since - since
+            self.since = since
+
     async def run(self) -> None:
         """Serve the connection until it ends."""
         front, kernel, consequence = self.front, self.front.kernel, f"it is closed [{self.peer.address}]"
@@ -246,4 +263,4 @@ _AFTER_TIMEOUT: dict[Stage, Callable[[Connection], Awaitable[None]]] = {
     Stage.WRITE: Connection._client_stopped_reading,
     Stage.RELAY: Connection._relay_timed_out,
 }
-"""The stage whose deadline has passed -> the next step. Any other stage: the connection is closed."""
+"""The stage whose deadline has passed -> the next step. Any other stage: the connection is closed. (One that has moved is open in another process.)"""

@@ -24,3 +24,4 @@ class Stage(Enum):
     WEBSOCKET = "websocket"
     RELAY = "relaying (upgraded)"
     LINGER = "closing"
+    MOVED = "moved to another front"

@@ -70,6 +70,8 @@ class Listener:
         """Accept until cancelled; connections run in ``clients``."""
         front = self._front
         while True:
+            if front.gate is not None:
+                await front.gate.wait_open()
             await trio.lowlevel.wait_readable(self._sock)
             for turn in range(_BURST):
                 if front.gate is not None and not await self._is_ours(front.gate):

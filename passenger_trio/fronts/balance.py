@@ -1,0 +1,47 @@
+"""The owner's part of the balance of fronts: it looks at the shared page and says there how many fronts are active (``core/fronts/active_fronts.py``)."""
+
+from __future__ import annotations
+
+import trio
+
+from passenger_trio.core.fronts.active_fronts import ActiveFronts, Load
+from passenger_trio.fronts.heartbeats import BEAT, Board, Hint
+from passenger_trio.system.syscalls import cpus
+
+__all__ = ["Balance"]
+
+
+class Balance:
+    """``run`` is its task."""
+
+    def __init__(self, board: Board, fronts: int) -> None:
+        self._board = board
+        self._active = ActiveFronts(fronts, cpus())
+        self._last: dict[int, tuple[int, int]] = {}
+        """Number of a front -> its heartbeat (milliseconds) and its processor time (microseconds) when they last changed."""
+        self._cpu: dict[int, float] = {}
+        """Number of a front -> cores that it used between its last two heartbeats."""
+        board.active = self._active.count
+
+    async def run(self) -> None:
+        """Decide until cancelled."""
+        while True:
+            await trio.sleep(BEAT)
+            now = trio.current_time()
+            self._board.active = self._active.look(now, self._load(now))
+
+    def _load(self, now: float) -> Load:
+        board = self._board
+        alive = board.alive(now)
+        full, connections = 0.0, 0
+        for number in alive:
+            line = board.lines[number]
+            beat, used = line[Hint.HEARTBEAT], line[Hint.CPU]
+            last_beat, last_used = self._last.get(number, (beat, used))
+            if beat != last_beat:
+                # A front that was started again begins at zero.
+                self._cpu[number] = max(0, used - last_used) / 1000 / max(1, beat - last_beat)
+            self._last[number] = beat, used
+            full += line[Hint.FULL] / 1000
+            connections += line[Hint.CONNECTIONS]
+        return Load(sum(self._cpu.get(number, 0.0) for number in alive), full, connections)

@@ -1,0 +1,145 @@
+"""Connections that move between fronts: idle ones, with ``SCM_RIGHTS`` (FR6). ``core/fronts/active_fronts.py`` decides where they go.
+
+Each front has an *inbox*: a pair of sockets of the owner, whose reading end one front has and whose writing ends all have. The owner is not asked and reads
+nothing. A request that the client has sent meanwhile lies unread in the connection, and the new front reads it.
+
+Laws:
+
+* A connection is served by one front: the old one stops to watch it in the step in which the packet has gone out. If the inbox takes no packet, it stays.
+* It keeps its age, its count of requests, and the time for which it has been idle.
+* A front trusts a packet as little as the owner does: one that is no message costs its connection only.
+* Inboxes outlive their fronts: what a front has not read when it dies is read by its successor.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+
+import trio
+
+from passenger_trio.codecs.moved_connection import MovedConnection, encode_moved, read_moved
+from passenger_trio.core.fronts.active_fronts import moves
+from passenger_trio.errors import BadFrontMessage
+from passenger_trio.fronts.heartbeats import Board, Hint
+from passenger_trio.server.front import Front, OpenConnection
+from passenger_trio.server.http.connection import Connection
+from passenger_trio.server.http.peer import Peer
+from passenger_trio.system.packets import Packets
+from passenger_trio.system.raw_stream import RawStream
+
+__all__ = ["Inbox", "Moving"]
+
+_BURST = 32
+"""Connections that are taken in before other tasks get their turn."""
+_PAUSE = 0.1
+"""Seconds until the next attempt, when there is no descriptor for a connection."""
+
+
+class Moving:
+    """Gives idle connections of a front to others."""
+
+    def __init__(self, board: Board, number: int, front: Front, inboxes: Sequence[Packets]) -> None:
+        """:param number: of this front. :param inboxes: the writing ends, by the number of their front."""
+        self._board = board
+        self._number = number
+        self._front = front
+        self._inboxes = inboxes
+
+    def look(self, now: float) -> None:
+        """Called several times a second: move what is to move."""
+        board, front = self._board, self._front
+        if not board.active or front.draining or not front.connections:
+            return
+        numbers = board.active_numbers(now)
+        others = {number: int(board.lines[number][Hint.CONNECTIONS]) for number in numbers if number != self._number}
+        own = sum(connection.is_idle or connection.exchange is not None for connection in front.connections)
+        places = moves(own, others, is_active=self._number in numbers)
+        for number, connection in zip(places, _movable(front.connections) if places else (), strict=False):
+            if not self._move(connection, self._inboxes[number]):
+                return
+
+    def close(self) -> None:
+        """Close the writing ends."""
+        for inbox in self._inboxes:
+            inbox.close()
+
+    def _move(self, connection: OpenConnection, inbox: Packets) -> bool:
+        peer = connection.peer
+        moved = MovedConnection(
+            peer.address, peer.cgi_pairs, peer.user, connection.opened, connection.since, connection.served
+        )
+        try:
+            if not inbox.send_nowait(encode_moved(moved), (connection.stream.fd,)):
+                return False
+        except trio.BrokenResourceError as error:
+            self._front.warn_rarely(f"cannot move a connection to another front: {error}")
+            return False
+        connection.hand_over()
+        return True
+
+
+def _movable(connections: set[OpenConnection]) -> list[OpenConnection]:
+    """Those that can move, in the order in which they do: each second one of those that were used last, so that those in use spread, then the rest."""
+    found = sorted((one for one in connections if one.is_movable), key=lambda one: one.since, reverse=True)
+    return found[1::2] + found[::2]
+
+
+class Inbox:
+    """Takes in the connections that other fronts give to this one."""
+
+    def __init__(self, sock: socket.socket, front: Front) -> None:
+        self._packets = Packets(sock, takes_descriptors=1)
+        self._front = front
+
+    async def run(self, clients: trio.Nursery) -> None:
+        """Take in connections until cancelled; they run in ``clients``."""
+        front = self._front
+        while True:
+            await self._packets.wait_readable()
+            for turn in range(_BURST):
+                if not front.takes_connection:
+                    # It is known that a connection waits only the first time, and one that was told to end stays open until its task has run.
+                    if not turn and not front.make_room():
+                        await trio.sleep(_PAUSE)
+                        break
+                    if turn:
+                        break
+                try:
+                    packet, descriptors = self._packets.receive_nowait()
+                except trio.WouldBlock:
+                    break
+                except trio.BrokenResourceError as error:
+                    front.warn_rarely(f"cannot take a connection from another front: {error}")
+                    await trio.sleep(_PAUSE)
+                    break
+                await self._begin(packet, descriptors, clients)
+
+    def close(self) -> None:
+        """Close the reading end. What is in it stays for a successor."""
+        self._packets.close()
+
+    async def _begin(self, packet: bytes, descriptors: list[int], clients: trio.Nursery) -> None:
+        front = self._front
+        try:
+            moved = read_moved(packet)
+            (descriptor,) = descriptors
+        except (BadFrontMessage, ValueError) as error:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            front.warn_rarely(f"a connection of another front is closed: {error}")
+            await trio.lowlevel.checkpoint()
+            return
+        trusted = front.trusted
+        is_trusted = trusted.trusts(moved.address) if moved.user is None else trusted.trusts_user(moved.user)
+        stream = RawStream(socket.socket(fileno=descriptor))
+        peer = Peer(moved.address, is_trusted, moved.cgi_pairs, moved.user)
+        connection = Connection(front, stream, peer)
+        connection.opened, connection.served = moved.opened, moved.served
+        front.connections.add(connection)  # it counts from now on, and not when its task first runs
+        clients.start_soon(connection.run)
+        # After one checkpoint its task is in the queue, after the next one it has run: it is idle, or a request has come.
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        connection.idle_as_before(moved.idle_since)
