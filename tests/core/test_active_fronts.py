@@ -21,9 +21,9 @@ def looks(active: ActiveFronts, load: Load, count: int, begin: float = 0.0) -> l
     ("load", "cores", "fronts"),
     [
         (Load(0.0, 0.0, 0), 8, 1),
-        (Load(0.65, 0.0, 0), 8, 1),
-        (Load(0.66, 0.0, 0), 8, 2),
-        (Load(3.0, 0.0, 0), 8, 5),
+        (Load(0.85, 0.0, 0), 8, 1),
+        (Load(0.86, 0.0, 0), 8, 2),
+        (Load(3.0, 0.0, 0), 8, 4),
         (Load(3.0, 0.0, 0), 2, 2),  # more than there are cores help nobody
         (Load(0.0, 0.51, 0), 2, 2),
         (Load(0.0, 1.6, 0), 2, 4),  # limits have nothing to do with cores
@@ -39,7 +39,7 @@ def test_a_server_begins_with_one_and_a_load_that_lasts_makes_more_active() -> N
     active = ActiveFronts(4, cores=8)
     assert active.count == 1
     assert looks(active, Load(1.0, 0.0, 9), 3) == [1, 2, 2]
-    assert looks(active, Load(2.0, 0.0, 9), 3) == [2, 4, 4]
+    assert looks(active, Load(2.6, 0.0, 9), 3) == [2, 4, 4]
 
 
 def test_one_busy_look_makes_none_active() -> None:
@@ -56,7 +56,7 @@ def test_a_limit_that_fills_up_makes_one_active_at_once() -> None:
 
 def test_it_takes_quiet_seconds_to_have_fewer() -> None:
     active = ActiveFronts(4, cores=8)
-    looks(active, Load(2.4, 0.0, 9), 2)
+    looks(active, Load(2.6, 0.0, 9), 2)
     assert active.count == 4
     quiet = int(CALM / STEP)
     assert looks(active, Load(0.1, 0.0, 9), quiet, 1.0) == [4] * quiet
@@ -67,7 +67,7 @@ def test_a_load_between_the_bounds_changes_nothing() -> None:
     """What two fronts have to spare is more than one would have: no connection moves back and forth."""
     active = ActiveFronts(4, cores=8)
     looks(active, Load(1.0, 0.0, 9), 2)
-    assert set(looks(active, Load(0.55, 0.0, 9), 100, 1.0)) == {2}
+    assert set(looks(active, Load(0.65, 0.0, 9), 100, 1.0)) == {2}
     assert active.look(100.0, Load(0.9, 0.0, 9)) == 2
 
 
@@ -75,7 +75,7 @@ def test_quiet_seconds_begin_anew_after_each_busy_look() -> None:
     active = ActiveFronts(2, cores=8)
     looks(active, Load(1.0, 0.0, 9), 2)
     for number in range(100):
-        active.look(1.0 + number * (CALM - STEP), Load(0.6 if number % 2 else 0.1, 0.0, 9))
+        active.look(1.0 + number * (CALM - STEP), Load(0.65 if number % 2 else 0.1, 0.0, 9))
     assert active.count == 2
 
 

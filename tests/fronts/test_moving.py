@@ -371,7 +371,7 @@ async def test_the_owner_says_how_many_are_active() -> None:
         nursery.start_soon(balance.run)
         await trio.sleep(5.02)
         assert board.active == 1
-        used[0] = 0.9
+        used[0] = 0.95
         await trio.sleep(6 * BEAT)
         assert board.active == min(2, os.cpu_count() or 1)
         used[0] = 0.0
