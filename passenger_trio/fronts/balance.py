@@ -20,7 +20,7 @@ class Balance:
         self._last: dict[int, tuple[int, int]] = {}
         """Number of a front -> its heartbeat (milliseconds) and its processor time (microseconds) when they last changed."""
         self._cpu: dict[int, float] = {}
-        """Number of a front -> cores that it used between its last two heartbeats."""
+        """Number of a front -> cores that it wanted between its last two heartbeats."""
         board.active = self._active.count
 
     async def run(self) -> None:
@@ -33,7 +33,7 @@ class Balance:
     def _load(self, now: float) -> Load:
         board = self._board
         alive = board.alive(now)
-        full, connections = 0.0, 0
+        cpu, full, connections = 0.0, 0.0, 0
         for number in alive:
             line = board.lines[number]
             beat, used = line[Hint.HEARTBEAT], line[Hint.CPU]
@@ -42,6 +42,10 @@ class Balance:
                 # A front that was started again begins at zero.
                 self._cpu[number] = max(0, used - last_used) / 1000 / max(1, beat - last_beat)
             self._last[number] = beat, used
+            if line[
+                Hint.CONNECTIONS
+            ]:  # what a front does without any is no load: it has just started, and builds its classes
+                cpu += self._cpu.get(number, 0.0)
             full += line[Hint.FULL] / 1000
             connections += line[Hint.CONNECTIONS]
-        return Load(sum(self._cpu.get(number, 0.0) for number in alive), full, connections)
+        return Load(cpu, full, connections)

@@ -39,7 +39,7 @@ class Hint(enum.IntEnum):
     REQUESTS = 6
     PID = 7
     CPU = 8
-    """Processor time that the front has used, in microseconds."""
+    """Processor time that the front has wanted (``system/processor_time.py``), in microseconds."""
     FULL = 9
     """How full its limits are: the fullest, in thousandths."""
 

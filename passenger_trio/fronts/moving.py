@@ -95,51 +95,55 @@ class Inbox:
 
     async def run(self, clients: trio.Nursery) -> None:
         """Take in connections until cancelled; they run in ``clients``."""
-        front = self._front
         while True:
             await self._packets.wait_readable()
-            for turn in range(_BURST):
-                if not front.takes_connection:
-                    # It is known that a connection waits only the first time, and one that was told to end stays open until its task has run.
-                    if not turn and not front.make_room():
-                        await trio.sleep(_PAUSE)
-                        break
-                    if turn:
-                        break
-                try:
-                    packet, descriptors = self._packets.receive_nowait()
-                except trio.WouldBlock:
-                    break
-                except trio.BrokenResourceError as error:
-                    front.warn_rarely(f"cannot take a connection from another front: {error}")
-                    await trio.sleep(_PAUSE)
-                    break
-                await self._begin(packet, descriptors, clients)
+            pause, begun = self._take(clients)
+            # After one checkpoint their tasks are in the queue, after the next one they have run: each is idle, or its request has come.
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            for connection, idle_since in begun:
+                connection.idle_as_before(idle_since)
+            if pause:
+                await trio.sleep(pause)
+
+    def _take(self, clients: trio.Nursery) -> tuple[float, list[tuple[Connection, float]]]:
+        """Take in those that have come. Returns seconds for which to take no others, and the new connections, each with the time since when it was idle."""
+        front = self._front
+        begun: list[tuple[Connection, float]] = []
+        for turn in range(_BURST):
+            # It is known that a connection waits only the first time, and one that was told to end stays open until its task has run.
+            if not front.takes_connection and (turn or not front.make_room()):
+                return 0.0 if turn else _PAUSE, begun
+            try:
+                packet, descriptors = self._packets.receive_nowait()
+            except trio.WouldBlock:
+                break
+            except trio.BrokenResourceError as error:
+                front.warn_rarely(f"cannot take a connection from another front: {error}")
+                return _PAUSE, begun
+            try:
+                moved = read_moved(packet)
+                (descriptor,) = descriptors
+            except (BadFrontMessage, ValueError) as error:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                front.warn_rarely(f"a connection of another front is closed: {error}")
+                continue
+            connection = self._connection(moved, socket.socket(fileno=descriptor))
+            front.connections.add(connection)  # it counts from now on, and not when its task first runs
+            clients.start_soon(connection.run)
+            begun.append((connection, moved.idle_since))
+        return 0.0, begun
+
+    def _connection(self, moved: MovedConnection, sock: socket.socket) -> Connection:
+        front = self._front
+        trusted = front.trusted
+        is_trusted = trusted.trusts(moved.address) if moved.user is None else trusted.trusts_user(moved.user)
+        peer = Peer(moved.address, is_trusted, moved.cgi_pairs, moved.user)
+        connection = Connection(front, RawStream(sock), peer)
+        connection.opened, connection.served = moved.opened, moved.served
+        return connection
 
     def close(self) -> None:
         """Close the reading end. What is in it stays for a successor."""
         self._packets.close()
-
-    async def _begin(self, packet: bytes, descriptors: list[int], clients: trio.Nursery) -> None:
-        front = self._front
-        try:
-            moved = read_moved(packet)
-            (descriptor,) = descriptors
-        except (BadFrontMessage, ValueError) as error:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            front.warn_rarely(f"a connection of another front is closed: {error}")
-            await trio.lowlevel.checkpoint()
-            return
-        trusted = front.trusted
-        is_trusted = trusted.trusts(moved.address) if moved.user is None else trusted.trusts_user(moved.user)
-        stream = RawStream(socket.socket(fileno=descriptor))
-        peer = Peer(moved.address, is_trusted, moved.cgi_pairs, moved.user)
-        connection = Connection(front, stream, peer)
-        connection.opened, connection.served = moved.opened, moved.served
-        front.connections.add(connection)  # it counts from now on, and not when its task first runs
-        clients.start_soon(connection.run)
-        # After one checkpoint its task is in the queue, after the next one it has run: it is idle, or a request has come.
-        await trio.lowlevel.checkpoint()
-        await trio.lowlevel.checkpoint()
-        connection.idle_as_before(moved.idle_since)

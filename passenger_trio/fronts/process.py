@@ -24,7 +24,6 @@ import pickle
 import signal
 import socket
 import sys
-import time
 from functools import partial
 from typing import Any
 
@@ -66,6 +65,7 @@ from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.tracing.spans import open_spans
 from passenger_trio.system.children import end_with_parent
 from passenger_trio.system.packets import Packets
+from passenger_trio.system.processor_time import ProcessorTime
 
 __all__ = ["main"]
 
@@ -180,6 +180,7 @@ async def _end_with(tree: trio.Nursery, run: object, *arguments: object) -> None
 async def _beat(board: Board, number: int, front: Front, pool: LeasedPool, gate: BoardGate, moving: Moving) -> None:
     """Write our line of the shared page, and look whether we are active, until cancelled."""
     line = board.lines[number]
+    processor_time = ProcessorTime()
     due = front.current_time()
     while True:
         now = front.current_time()
@@ -189,7 +190,7 @@ async def _beat(board: Board, number: int, front: Front, pool: LeasedPool, gate:
         line[Hint.LAG] = int(max(0.0, now - due) * 1e6)
         line[Hint.ACCEPTED] = front.accepted
         line[Hint.REQUESTS] = front.requests
-        line[Hint.CPU] = time.process_time_ns() // 1000
+        line[Hint.CPU] = processor_time.wanted()
         line[Hint.FULL] = int(1000 * front.fullness)
         line[Hint.HEARTBEAT] = int(now * 1000)
         with front.kernel.contain("the balance of fronts"):

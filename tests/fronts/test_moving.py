@@ -373,6 +373,9 @@ async def test_the_owner_says_how_many_are_active() -> None:
         assert board.active == 1
         used[0] = 0.95
         await trio.sleep(6 * BEAT)
+        assert board.active == 1, "it has no client: that is no load"
+        board.lines[0][Hint.CONNECTIONS] = 1
+        await trio.sleep(6 * BEAT)
         assert board.active == min(2, os.cpu_count() or 1)
         used[0] = 0.0
         await trio.sleep(CALM + 6 * BEAT)

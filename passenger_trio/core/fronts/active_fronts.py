@@ -44,7 +44,7 @@ class Load:
     """Of all fronts together."""
 
     cpu: float
-    """Cores that they use."""
+    """Cores that they want: the time in which they run or wait for a core."""
     full: float
     """How full each front's limits are (0 to 1), added up."""
     connections: int
