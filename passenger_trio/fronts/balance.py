@@ -33,7 +33,7 @@ class Balance:
     def _load(self, now: float) -> Load:
         board = self._board
         alive = board.alive(now)
-        cpu, full, connections = 0.0, 0.0, 0
+        cpu, full, connections, slots = 0.0, 0.0, 0, 0
         for number in alive:
             line = board.lines[number]
             beat, used = line[Hint.HEARTBEAT], line[Hint.CPU]
@@ -48,4 +48,5 @@ class Balance:
                 cpu += self._cpu.get(number, 0.0)
             full += line[Hint.FULL] / 1000
             connections += line[Hint.CONNECTIONS]
-        return Load(cpu, full, connections)
+            slots += line[Hint.LEASED]
+        return Load(cpu, full, connections, slots)

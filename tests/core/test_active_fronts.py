@@ -20,15 +20,18 @@ def looks(active: ActiveFronts, load: Load, count: int, begin: float = 0.0) -> l
 @pytest.mark.parametrize(
     ("load", "cores", "fronts"),
     [
-        (Load(0.0, 0.0, 0), 8, 1),
-        (Load(0.85, 0.0, 0), 8, 1),
-        (Load(0.86, 0.0, 0), 8, 2),
-        (Load(3.0, 0.0, 0), 8, 4),
-        (Load(3.0, 0.0, 0), 2, 2),  # more than there are cores help nobody
-        (Load(0.0, 0.51, 0), 2, 2),
-        (Load(0.0, 1.6, 0), 2, 4),  # limits have nothing to do with cores
-        (Load(0.0, 0.0, 256), 8, 1),
-        (Load(0.0, 0.0, 257), 8, 2),
+        (Load(0.0, 0.0, 0, 40), 8, 1),
+        (Load(0.85, 0.0, 40, 40), 8, 1),
+        (Load(0.86, 0.0, 40, 40), 8, 2),
+        (Load(3.0, 0.0, 40, 40), 8, 4),
+        (Load(3.0, 0.0, 40, 40), 2, 2),  # more than there are cores help nobody
+        (Load(3.0, 0.0, 11, 40), 8, 2),  # each has four connections
+        (Load(3.0, 0.0, 40, 3), 8, 3),  # more fronts than slots: one of them always waits
+        (Load(3.0, 0.0, 3, 0), 8, 1),
+        (Load(0.0, 0.51, 0, 40), 2, 2),
+        (Load(0.0, 1.6, 0, 40), 2, 4),  # limits have nothing to do with cores
+        (Load(0.0, 0.0, 256, 40), 8, 1),
+        (Load(0.0, 0.0, 257, 40), 8, 2),
     ],
 )
 def test_how_many_fronts_a_load_takes(load: Load, cores: int, fronts: int) -> None:
@@ -38,49 +41,52 @@ def test_how_many_fronts_a_load_takes(load: Load, cores: int, fronts: int) -> No
 def test_a_server_begins_with_one_and_a_load_that_lasts_makes_more_active() -> None:
     active = ActiveFronts(4, cores=8)
     assert active.count == 1
-    assert looks(active, Load(1.0, 0.0, 9), 3) == [1, 2, 2]
-    assert looks(active, Load(2.6, 0.0, 9), 3) == [2, 4, 4]
+    assert looks(active, Load(1.0, 0.0, 40, 40), 3) == [1, 2, 2]
+    assert looks(active, Load(2.6, 0.0, 40, 40), 3) == [2, 4, 4]
 
 
 def test_one_busy_look_makes_none_active() -> None:
     """A front that collects its garbage is busy for a moment."""
     active = ActiveFronts(4, cores=8)
-    busy, quiet = Load(1.0, 0.0, 9), Load(0.1, 0.0, 9)
+    busy, quiet = Load(1.0, 0.0, 40, 40), Load(0.1, 0.0, 40, 40)
     assert [active.look(STEP * number, busy if number % 2 else quiet) for number in range(20)] == [1] * 20
 
 
 def test_a_limit_that_fills_up_makes_one_active_at_once() -> None:
     active = ActiveFronts(4, cores=1)
-    assert active.look(0.0, Load(0.0, 0.75, 9)) == 2
+    assert active.look(0.0, Load(0.0, 0.75, 9, 40)) == 2
 
 
 def test_it_takes_quiet_seconds_to_have_fewer() -> None:
     active = ActiveFronts(4, cores=8)
-    looks(active, Load(2.6, 0.0, 9), 2)
+    looks(active, Load(2.6, 0.0, 40, 40), 2)
     assert active.count == 4
     quiet = int(CALM / STEP)
-    assert looks(active, Load(0.1, 0.0, 9), quiet, 1.0) == [4] * quiet
-    assert active.look(1.0 + CALM, Load(0.1, 0.0, 9)) == 1
+    assert looks(active, Load(0.1, 0.0, 40, 40), quiet, 1.0) == [4] * quiet
+    assert active.look(1.0 + CALM, Load(0.1, 0.0, 40, 40)) == 1
 
 
 def test_a_load_between_the_bounds_changes_nothing() -> None:
     """What two fronts have to spare is more than one would have: no connection moves back and forth."""
     active = ActiveFronts(4, cores=8)
-    looks(active, Load(1.0, 0.0, 9), 2)
-    assert set(looks(active, Load(0.65, 0.0, 9), 100, 1.0)) == {2}
-    assert active.look(100.0, Load(0.9, 0.0, 9)) == 2
+    looks(active, Load(1.0, 0.0, 40, 40), 2)
+    assert set(looks(active, Load(0.65, 0.0, 40, 40), 100, 1.0)) == {2}
+    assert active.look(100.0, Load(0.9, 0.0, 40, 40)) == 2
 
 
 def test_quiet_seconds_begin_anew_after_each_busy_look() -> None:
     active = ActiveFronts(2, cores=8)
-    looks(active, Load(1.0, 0.0, 9), 2)
+    looks(active, Load(1.0, 0.0, 40, 40), 2)
     for number in range(100):
-        active.look(1.0 + number * (CALM - STEP), Load(0.65 if number % 2 else 0.1, 0.0, 9))
+        active.look(1.0 + number * (CALM - STEP), Load(0.65 if number % 2 else 0.1, 0.0, 40, 40))
     assert active.count == 2
 
 
-@given(st.lists(st.tuples(st.floats(0, 20), st.floats(0, 20), st.integers(0, 10_000)), max_size=60), st.integers(1, 9))
-def test_never_none_and_never_more_than_there_are(found: list[tuple[float, float, int]], fronts: int) -> None:
+@given(
+    st.lists(st.tuples(st.floats(0, 20), st.floats(0, 20), st.integers(0, 10_000), st.integers(0, 99)), max_size=60),
+    st.integers(1, 9),
+)
+def test_never_none_and_never_more_than_there_are(found: list[tuple[float, float, int, int]], fronts: int) -> None:
     active = ActiveFronts(fronts, cores=4)
     assert all(1 <= active.look(STEP * at, Load(*load)) <= fronts for at, load in enumerate(found))
 

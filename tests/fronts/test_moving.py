@@ -374,7 +374,10 @@ async def test_the_owner_says_how_many_are_active() -> None:
         used[0] = 0.95
         await trio.sleep(6 * BEAT)
         assert board.active == 1, "it has no client: that is no load"
-        board.lines[0][Hint.CONNECTIONS] = 1
+        board.lines[0][Hint.CONNECTIONS] = 9
+        await trio.sleep(6 * BEAT)
+        assert board.active == 1, "there is no slot for a second one"
+        board.lines[0][Hint.LEASED] = 2
         await trio.sleep(6 * BEAT)
         assert board.active == min(2, os.cpu_count() or 1)
         used[0] = 0.0

@@ -8,7 +8,8 @@ This module knows numbers only: processor time, connections, how full the limits
 
 Laws:
 
-* At least one front is active, and never more than there are. Processor time alone makes no more of them active than there are cores.
+* At least one front is active, and never more than there are. Processor time alone makes no more of them active than there are cores, slots, or fours of
+  connections.
 * A load that lasts makes a front active after two looks; a limit that fills up, at once. A front becomes idle after ``CALM`` seconds in which one front less
   would have been enough with ``_SPARE`` to spare. So a load that does not change does not move connections back and forth.
 * Connections move to the front with the fewest, and only if the difference is larger than what the accept gate allows, or if their front is not active.
@@ -36,6 +37,8 @@ _FULL = 0.5
 """The part of a limit (connections, bytes on disk) that an active front may use before there is another one."""
 _CONNECTIONS = 256
 """Connections of an active front before there is another one: so many are lost at most with a front that dies, on a server with little load."""
+_SERVED = 4
+"""Connections that a front must have so that it is worth its turns. With two connections each, and one slot, two fronts served half of what one did."""
 _SPARE = 0.75
 
 
@@ -48,13 +51,16 @@ class Load:
     full: float
     """How full each front's limits are (0 to 1), added up."""
     connections: int
+    slots: int
+    """Slots that they have: requests that the processes serve at the same time, while some wait."""
 
     def needs(self, cores: int, spare: float = 1.0) -> int:
         """How many fronts this takes, if each takes ``spare`` of what it may.
 
         :param cores: more fronts than these do not serve more requests, and cost more for each.
         """
-        busy = min(cores, self.cpu / (spare * _CPU))
+        served = min(cores, self.slots, self.connections // (spare * _SERVED))
+        busy = min(served, self.cpu / (spare * _CPU))
         return math.ceil(max(busy, self.full / (spare * _FULL), self.connections / (spare * _CONNECTIONS), 1.0))
 
 
