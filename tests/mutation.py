@@ -42,7 +42,7 @@ PATIENCE = 300.0
 _NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv", ".nox", ".*_cache", "__pycache__", ".hypothesis", "node_modules", "dist"
 )
-_PLUGINS = ("pytest_trio.plugin", "pytest_timeout", "_hypothesis_pytestplugin")
+_PLUGINS = ("pytest_trio.plugin", "pytest_timeout", "_hypothesis_pytestplugin", "passenger_trio.testing.plugin")
 _OPTIONS = (
     "-x",
     "-q",

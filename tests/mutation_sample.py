@@ -51,7 +51,16 @@ _WALL = 10.0
 """So many seconds for each that it may take of the processor's time."""
 _OPTIONS = (
     *("-x", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider", "-o", "timeout=0", "-m", "not os"),
-    *("-p", "pytest_trio.plugin", "-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"),
+    *(
+        "-p",
+        "pytest_trio.plugin",
+        "-p",
+        "pytest_timeout",
+        "-p",
+        "_hypothesis_pytestplugin",
+        "-p",
+        "passenger_trio.testing.plugin",
+    ),
 )
 Verdict = str
 """killed, survived, or "cannot be imported"."""

@@ -54,8 +54,7 @@ class Moving:
             return
         numbers = board.active_numbers(now)
         others = {number: int(board.lines[number][Hint.CONNECTIONS]) for number in numbers if number != self._number}
-        own = sum(connection.is_idle or connection.exchange is not None for connection in front.connections)
-        places = moves(own, others, is_active=self._number in numbers)
+        places = moves(len(front.connections), others, is_active=self._number in numbers)
         for number, connection in zip(places, _movable(front.connections) if places else (), strict=False):
             if not self._move(connection, self._inboxes[number]):
                 return

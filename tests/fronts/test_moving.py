@@ -152,6 +152,7 @@ async def test_a_request_that_lies_unread_moves_with_its_connection() -> None:
         client.send(get("/unread"))  # in this step nobody reads it
         pair.beat()
         pair.moving[1].look(trio.current_time())
+        assert client.connection.stream.registration is None, "nor does anybody from now on"
         assert (await client.answer()).body == b"first"
         assert pair.connections() == [1, 0]
 

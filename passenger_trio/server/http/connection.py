@@ -65,9 +65,8 @@ class Connection(Client):
 
     def hand_over(self) -> None:
         """Another process has the connection: end our part of it. Call it in the step in which the descriptor was sent, so that no byte is read here."""
-        self._fast_path.forget()
         self.stage = Stage.MOVED
-        self.expire()
+        self.expire()  # its task sleeps, so it is told at once (``FastPath.on_cancelled``): nobody watches the connection any more
 
     def idle_as_before(self, since: float) -> None:
         """The connection came from another process, where it was idle since then: if it still is, its time to be idle goes on."""

@@ -122,10 +122,6 @@ class FastPath:
         """Whether the connection's task sleeps in ``run``."""
         return self._task is not None
 
-    def forget(self) -> None:
-        """Another process reads the connection from now on: no event may read it here."""
-        self._unregister()
-
     def _unregister(self) -> None:
         """No event calls this object any more. Idempotent."""
         client = self._client
