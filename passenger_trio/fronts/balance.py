@@ -21,14 +21,22 @@ class Balance:
         """Number of a front -> its heartbeat (milliseconds) and its processor time (microseconds) when they last changed."""
         self._cpu: dict[int, float] = {}
         """Number of a front -> cores that it wanted between its last two heartbeats."""
+        self._has_ended = False
         board.active = self._active.count
 
     async def run(self) -> None:
         """Decide until cancelled."""
         while True:
             await trio.sleep(BEAT)
+            if self._has_ended:
+                return
             now = trio.current_time()
             self._board.active = self._active.look(now, self._load(now))
+
+    def end(self) -> None:
+        """The server stops: no connection moves from now on. (One that was under way to a front that has ended would be lost.)"""
+        self._has_ended = True
+        self._board.active = 0
 
     def _load(self, now: float) -> Load:
         board = self._board

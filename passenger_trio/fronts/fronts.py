@@ -194,6 +194,8 @@ class Fronts:
 
         :param grace: seconds for the requests in flight.
         """
+        if self._balance is not None:
+            self._balance.end()
         self._order(Stop(grace))
 
     def _order(self, order: Order) -> None:

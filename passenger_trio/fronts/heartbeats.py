@@ -16,11 +16,12 @@ from passenger_trio.core.accept_gate import Turn, turn
 from passenger_trio.late_classes import frozen
 from passenger_trio.system.shared_page import SharedPage
 
-__all__ = ["BEAT", "STALE", "Board", "BoardGate", "FrontLine", "Hint"]
+__all__ = ["BEAT", "FULL", "STALE", "Board", "BoardGate", "FrontLine", "Hint"]
 
 BEAT = 0.1
 """Seconds between two writes."""
 STALE = 0.5
+FULL = 1000
 
 
 class Hint(enum.IntEnum):
@@ -41,7 +42,7 @@ class Hint(enum.IntEnum):
     CPU = 8
     """Processor time that the front has wanted (``system/processor_time.py``), in microseconds."""
     FULL = 9
-    """How full its limits are: the fullest, in thousandths."""
+    """How full its limits are: the fullest, in thousandths (``FULL``)."""
 
 
 @frozen
@@ -100,6 +101,11 @@ class Board:
         beat: int = self.lines[number][Hint.HEARTBEAT]
         return beat
 
+    def is_full(self, number: int) -> bool:
+        """Whether a front has said that it takes no more connections."""
+        full: int = self.lines[number][Hint.FULL]
+        return full >= FULL
+
     def alive(self, now: float) -> list[int]:
         """The numbers of the fronts that show life."""
         return [number for number, line in enumerate(self.lines) if _is_alive(line, now)]
@@ -152,7 +158,8 @@ class BoardGate:
         board, is_full = self._board, self._is_full()
         if not board.is_active(self._number, now):
             return Turn.LEAVE
-        others = board.alive(now) if is_full else board.active_numbers(now)
+        # A front that is full holds back those only that are full, too.
+        others = board.alive(now) if is_full else [one for one in board.active_numbers(now) if not board.is_full(one)]
         counts = (board.lines[number][Hint.CONNECTIONS] for number in others if number != self._number)
         return turn(own, counts, is_full=is_full)
 

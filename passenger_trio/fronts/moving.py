@@ -9,6 +9,8 @@ Laws:
 * It keeps its age, its count of requests, and the time for which it has been idle.
 * A front trusts a packet as little as the owner does: one that is no message costs its connection only.
 * Inboxes outlive their fronts: what a front has not read when it dies is read by its successor.
+* A front that is full gets none. One that has no descriptor for a connection leaves it in the inbox.
+* When the server stops, each front serves what waits in its inbox, as it does with the queues of its listeners; the owner has said before that nothing moves.
 """
 
 from __future__ import annotations
@@ -53,7 +55,11 @@ class Moving:
         if not board.active or front.draining or not front.connections:
             return
         numbers = board.active_numbers(now)
-        others = {number: int(board.lines[number][Hint.CONNECTIONS]) for number in numbers if number != self._number}
+        others = {
+            number: int(board.lines[number][Hint.CONNECTIONS])
+            for number in numbers
+            if number != self._number and not board.is_full(number)
+        }
         places = moves(len(front.connections), others, is_active=self._number in numbers)
         for number, connection in zip(places, _movable(front.connections) if places else (), strict=False):
             if not self._move(connection, self._inboxes[number]):
@@ -100,38 +106,53 @@ class Inbox:
             # After one checkpoint their tasks are in the queue, after the next one they have run: each is idle, or its request has come.
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
-            for connection, idle_since in begun:
-                connection.idle_as_before(idle_since)
+            for connection, moved in begun:
+                connection.idle_as_before(moved.idle_since, moved.served)
+                if self._front.draining and connection.is_idle:
+                    connection.close_idle()
             if pause:
                 await trio.sleep(pause)
 
-    def _take(self, clients: trio.Nursery) -> tuple[float, list[tuple[Connection, float]]]:
-        """Take in those that have come. Returns seconds for which to take no others, and the new connections, each with the time since when it was idle."""
+    def take_waiting(self, clients: trio.Nursery) -> None:
+        """The server stops: take in what has come by now. ``Front.drain`` is called next."""
+        while self._front.takes_connection and self._take(clients)[1]:
+            pass
+
+    def _take(self, clients: trio.Nursery) -> tuple[float, list[tuple[Connection, MovedConnection]]]:
+        """Take in those that have come. Returns seconds for which to take no others, and the new connections, each with what its packet said."""
         front = self._front
-        begun: list[tuple[Connection, float]] = []
+        begun: list[tuple[Connection, MovedConnection]] = []
         for turn in range(_BURST):
             # It is known that a connection waits only the first time, and one that was told to end stays open until its task has run.
             if not front.takes_connection and (turn or not front.make_room()):
                 return 0.0 if turn else _PAUSE, begun
             try:
+                self._packets.spare_descriptor()
                 packet, descriptors = self._packets.receive_nowait()
             except trio.WouldBlock:
                 break
-            except trio.BrokenResourceError as error:
+            except OSError as error:
+                if turn:
+                    break
+                front.short_of_descriptors(f"cannot take connections from other fronts: {error.strerror}")
+                return _PAUSE, begun
+            except (trio.BrokenResourceError, trio.EndOfChannel) as error:
                 front.warn_rarely(f"cannot take a connection from another front: {error}")
                 return _PAUSE, begun
             try:
                 moved = read_moved(packet)
                 (descriptor,) = descriptors
-            except (BadFrontMessage, ValueError) as error:
+                sock = socket.socket(fileno=descriptor)
+                sock.setblocking(False)
+            except (BadFrontMessage, ValueError, OSError) as error:
                 for descriptor in descriptors:
                     os.close(descriptor)
                 front.warn_rarely(f"a connection of another front is closed: {error}")
                 continue
-            connection = self._connection(moved, socket.socket(fileno=descriptor))
+            connection = self._connection(moved, sock)
             front.connections.add(connection)  # it counts from now on, and not when its task first runs
             clients.start_soon(connection.run)
-            begun.append((connection, moved.idle_since))
+            begun.append((connection, moved))
         return 0.0, begun
 
     def _connection(self, moved: MovedConnection, sock: socket.socket) -> Connection:

@@ -5,11 +5,11 @@
     front                               cancelled when the owner is gone, or when it is drained
      |- leases                          lease_channel.py: the owner's messages enter the ledger
      |- orders, reports                 reports.py
-     |- inbox                           moving.py: connections of other fronts
      |- timer of the ledger             leased_pool.py
      |- access log, deadline scanner, poller, heartbeat
      `- clients                         on ``Stop``: deadline = now + grace
-         `- listeners
+         |- listeners
+         `- inbox                       moving.py: connections of other fronts
 
 A front is a fresh interpreter, and never a fork of the owner: a fork would inherit an event loop, threads and descriptors that it could
 only misuse, and a front that is started later must be like the first one.
@@ -48,7 +48,7 @@ from passenger_trio.codecs.front_reports import (
 from passenger_trio.core.fronts.front_metrics import PART, FrontMetrics
 from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.fronts.explaining import Explanations
-from passenger_trio.fronts.heartbeats import BEAT, Board, BoardGate, Hint
+from passenger_trio.fronts.heartbeats import BEAT, FULL, Board, BoardGate, Hint
 from passenger_trio.fronts.lease_channel import BrokenLink, FrontLink
 from passenger_trio.fronts.leased_pool import LeasedPool
 from passenger_trio.fronts.moving import Inbox, Moving
@@ -151,8 +151,8 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
         tree.start_soon(_beat, board, setup.share.number, front, pool, gate, moving)
         tree.start_soon(kernel.supervise, "the building of classes", build_classes)
         async with trio.open_nursery() as clients:
-            tree.start_soon(kernel.supervise, "the inbox", inbox.run, clients)
             async with trio.open_nursery() as accepting:
+                accepting.start_soon(kernel.supervise, "the inbox", inbox.run, clients)
                 for listener in listeners:
                     accepting.start_soon(kernel.supervise, "a listener", listener.run, clients)
                 await orders.stop.wait()
@@ -162,6 +162,8 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
                     listener.accept_waiting(clients)
                 with kernel.contain("a listener"):
                     listener.close()
+            with kernel.contain("the inbox"):
+                inbox.take_waiting(clients)
             front.drain()
             clients.cancel_scope.deadline = trio.current_time() + orders.grace
         reports.send(encode_drained())
@@ -191,7 +193,7 @@ async def _beat(board: Board, number: int, front: Front, pool: LeasedPool, gate:
         line[Hint.ACCEPTED] = front.accepted
         line[Hint.REQUESTS] = front.requests
         line[Hint.CPU] = processor_time.wanted()
-        line[Hint.FULL] = int(1000 * front.fullness)
+        line[Hint.FULL] = int(FULL * front.fullness)
         line[Hint.HEARTBEAT] = int(now * 1000)
         with front.kernel.contain("the balance of fronts"):
             gate.look()

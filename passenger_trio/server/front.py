@@ -45,6 +45,8 @@ __all__ = ["AcceptGate", "Front", "OpenConnection"]
 
 _JUST_COME = 1.0
 """Seconds that a new client has to send its first request before it counts as idle."""
+_SHORT = 1.0
+"""Seconds for which a front counts as full when it had no descriptor."""
 
 
 class OpenConnection(HasDeadline, Protocol):
@@ -141,6 +143,7 @@ class Front:
         self.rejected: Counter[str] = Counter()
         """Refused requests, by the code of the refusal."""
         self.draining: bool = False
+        self._short_until = 0.0
         self.gate: AcceptGate | None = None
         """Set if other fronts accept from the same sockets."""
         prepared = DateAndIds()
@@ -207,7 +210,9 @@ class Front:
 
     @property
     def fullness(self) -> float:
-        """How full the fullest of its limits is, from 0 to 1: connections, and bytes of the buffers on disk."""
+        """How full the fullest of its limits is, from 0 to 1: connections, and bytes of the buffers on disk. 1: it takes no more connections."""
+        if not self.takes_connection or self.current_time() < self._short_until:
+            return 1.0
         quota = self.spill.quota
         disk = quota.used / quota.limit if quota.limit else 0.0
         return min(1.0, max(disk, len(self.connections) / max(1, self.most_connections)))
@@ -226,6 +231,13 @@ class Front:
         for connection in idle:
             connection.close_idle()
         return len(idle)
+
+    def short_of_descriptors(self, problem: str) -> None:
+        """There was no descriptor for a connection (R36): close some that are idle, and count as full for a moment, so that other fronts take more."""
+        self.rejected["fd_exhausted"] += 1
+        self.warn_rarely(problem)
+        self._short_until = self.current_time() + _SHORT
+        self.make_room(8)
 
     def reopen_logs(self) -> None:
         """Reopen the log files, after a rotation. Returns at once."""

@@ -93,13 +93,20 @@ class Packets:
         for level, kind, data in rights:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 descriptors.frombytes(data[: len(data) - len(data) % _FD])
-        if flags & socket.MSG_TRUNC or (self._room and flags & socket.MSG_CTRUNC):
+        if not message or flags & socket.MSG_TRUNC or (self._room and flags & socket.MSG_CTRUNC):
             for descriptor in descriptors:
                 os.close(descriptor)
+            if not message:
+                raise trio.EndOfChannel
             raise trio.BrokenResourceError("a message, or a descriptor with it, was cut off")
-        if not message:
-            raise trio.EndOfChannel
         return message, list(descriptors)
+
+    def spare_descriptor(self) -> None:
+        """Make sure that this program may have one descriptor more: the next message is lost with its descriptor if it may not.
+
+        :raises OSError: it may not.
+        """
+        os.close(os.dup(self._sock.fileno()))
 
     def close(self) -> None:
         """Idempotent. The other end sees the end."""

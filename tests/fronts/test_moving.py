@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -188,6 +189,20 @@ async def test_R27_the_time_to_be_idle_goes_on() -> None:
 
 
 @simulated
+async def test_R27_a_request_that_was_answered_at_once_begins_a_new_time_to_be_idle() -> None:
+    """It may come and be answered in the very step in which the connection arrives."""
+    async with two_fronts() as pair:
+        (client,) = await served(pair.worlds[1], 1)
+        idle_since, served_before = client.connection.since, client.connection.served
+        await trio.sleep(6)
+        await client.ask()
+        client.connection.idle_as_before(idle_since, served_before)
+        begun = trio.current_time()
+        assert await client.at_end()
+        assert trio.current_time() - begun == pytest.approx(7.13, abs=0.14)
+
+
+@simulated
 async def test_its_requests_and_its_age_go_on() -> None:
     async with two_fronts(ServerOptions(max_requests_per_connection=3, max_connection_age=0)) as pair:
         (client,) = await served(pair.worlds[1], 1)
@@ -275,6 +290,106 @@ async def test_a_packet_that_is_none_costs_its_connection_only() -> None:
 
 
 @simulated
+async def test_a_descriptor_of_something_else_costs_its_packet_only() -> None:
+    """A front trusts no other front: a file is no connection, an empty packet is none, and a socket that blocks does not stop the front."""
+    async with two_fronts() as pair:
+        (client,) = await served(pair.worlds[1], 1)
+        packet = encode_moved(MovedConnection("192.0.2.7", b"", None, 1.0, 1.0, 0))
+        file, other = os.pipe()
+        blocking, far = socket.socketpair()
+        with pair.inboxes[0][1].dup() as sock, far:
+            socket.send_fds(sock, [packet], [file])
+            socket.send_fds(sock, [b""], [file])
+            socket.send_fds(sock, [packet], [blocking.fileno()])
+            os.close(file)
+            await pair.look(1)
+            assert (await client.ask()).body == b"first", "the inbox is read all the same"
+            with pytest.raises(BrokenPipeError):
+                os.write(other, b"x")
+            assert not blocking.getblocking() or not os.get_blocking(blocking.fileno())
+            os.close(other)
+            blocking.close()
+            await trio.sleep(1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert pair.connections() == [1, 0]
+
+
+@simulated
+async def test_R36_without_a_descriptor_a_connection_waits_in_the_inbox() -> None:
+    """What the kernel cannot give to the program, it would drop."""
+    async with two_fronts(reads=False) as pair, trio.open_nursery() as nursery:
+        (client,) = await served(pair.worlds[1], 1)
+        await pair.look(1)
+        client.send(get("/waits"))
+        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            nursery.start_soon(inbox.run, nursery)
+            await trio.testing.wait_all_tasks_blocked()
+            assert pair.connections() == [0, 0]
+            assert pair.worlds[0].front.fullness == 1.0, "others are active then, and nothing more moves here"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (await client.answer()).body == b"first"
+        client.close()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        inbox.close()
+
+
+@simulated
+async def test_nothing_moves_to_a_front_that_is_full() -> None:
+    async with two_fronts(ServerOptions(max_connections=2, keep_alive_timeout=100)) as pair:
+        await served(pair.worlds[0], 2)
+        (client,) = await served(pair.worlds[1], 1)
+        await trio.sleep(2)
+        pair.board.lines[0][Hint.FULL] = 1000
+        await pair.look(1)
+        assert pair.connections() == [2, 1]
+        assert (await client.ask()).body == b"second"
+
+
+@simulated
+async def test_what_moves_to_a_front_that_drains_ends_or_is_served() -> None:
+    """Also a connection that has not sent any request: there is no use in waiting for its first one."""
+    async with two_fronts(reads=False) as pair, trio.open_nursery() as nursery:
+        old, asking = await served(pair.worlds[1], 2)
+        new = pair.worlds[1].connect()
+        await trio.testing.wait_all_tasks_blocked()
+        await pair.look(1)
+        asking.send(get("/sent-in-good-faith"))
+        pair.worlds[0].front.drain()
+        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front)
+        nursery.start_soon(inbox.run, nursery)
+        await trio.testing.wait_all_tasks_blocked()
+        begun = trio.current_time()
+        answer = await asking.answer()
+        assert (answer.body, answer.headers["connection"]) == (b"first", "close")
+        assert await old.at_end()
+        assert await new.at_end()
+        assert trio.current_time() == begun
+        nursery.cancel_scope.cancel()
+        inbox.close()
+
+
+@simulated
+async def test_what_waits_in_the_inbox_when_the_server_stops_is_served() -> None:
+    """As what waits in the queue of a listener."""
+    async with two_fronts(reads=False) as pair, trio.open_nursery() as nursery:
+        clients = await served(pair.worlds[1], 50)
+        await pair.look(1)
+        for client in clients:
+            client.send(get("/sent-before"))
+        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front)
+        inbox.take_waiting(nursery)
+        pair.worlds[0].front.drain()
+        for client in clients:
+            assert (await client.answer()).headers["connection"] == "close"
+        inbox.close()
+
+
+@simulated
 async def test_a_front_that_is_full_closes_idle_ones_or_waits() -> None:
     """R36: as for a connection that it accepts."""
     async with two_fronts(ServerOptions(max_connections=2, keep_alive_timeout=100)) as pair:
@@ -321,6 +436,25 @@ async def test_the_active_fronts_are_the_first_that_show_life() -> None:
     assert at[0].turn() is Turn.LEAVE, "the third one has room, and will be active"
     board.active = 0
     assert [gate.turn() for gate in at[1:]] == [Turn.LEAVE, Turn.TAKE]
+    board.page.close()
+
+
+@simulated
+async def test_R36_a_front_that_is_full_holds_back_no_other() -> None:
+    """It may be full with few connections: its descriptors are the files of buffers, or somebody else's."""
+    board, full = Board.create(3), [True, False, False]
+    at = gates(board, full, 3)
+    for line, count in zip(board.lines, (2, 40, 40), strict=True):
+        line[Hint.HEARTBEAT] = int(1000 * trio.current_time()) or 1
+        line[Hint.CONNECTIONS] = count
+    board.active = 2
+    assert at[1].turn() is Turn.LEAVE
+    board.lines[0][Hint.FULL] = 1000
+    assert at[1].turn() is Turn.TAKE
+    board.active = 0
+    for line in board.lines:
+        line[Hint.FULL] = 1000
+    assert at[0].turn() is Turn.TAKE, "all are full: one of them makes room"
     board.page.close()
 
 
@@ -390,5 +524,9 @@ async def test_the_owner_says_how_many_are_active() -> None:
         board.lines[2][Hint.FULL] = 900
         await trio.sleep(6 * BEAT)
         assert board.active == 2
+        balance.end()
+        assert board.active == 0, "the server stops: nothing moves"
+        await trio.sleep(6 * BEAT)
+        assert board.active == 0
         nursery.cancel_scope.cancel()
     board.page.close()

@@ -68,9 +68,12 @@ class Connection(Client):
         self.stage = Stage.MOVED
         self.expire()  # its task sleeps, so it is told at once (``FastPath.on_cancelled``): nobody watches the connection any more
 
-    def idle_as_before(self, since: float) -> None:
-        """The connection came from another process, where it was idle since then: if it still is, its time to be idle goes on."""
-        if self.is_idle and since < self.since:
+    def idle_as_before(self, since: float, served: int) -> None:
+        """The connection came from another process, where it was idle since then: if it still is, its time to be idle goes on.
+
+        :param served: how many requests it had served by then. The next one may have come and been answered meanwhile.
+        """
+        if self.is_idle and self.served == served and since < self.since:
             self.due -= self.since - since
             self.since = since
 

@@ -90,9 +90,7 @@ class Listener:
                 except OSError as exc:
                     # Others than these are about a connection that broke before it was accepted.
                     if exc.errno in SHORT_OF_DESCRIPTORS:
-                        front.rejected["fd_exhausted"] += 1
-                        front.warn_rarely(f"cannot accept connections: {exc.strerror}")
-                        front.make_room(8)
+                        front.short_of_descriptors(f"cannot accept connections: {exc.strerror}")
                         await trio.sleep(_PAUSE)
                     break
                 self._begin(sock, address, clients)
