@@ -43,6 +43,8 @@ class Hint(enum.IntEnum):
     """Processor time that the front has wanted (``system/processor_time.py``), in microseconds."""
     FULL = 9
     """How full its limits are: the fullest, in thousandths (``FULL``)."""
+    STILL = 10
+    """1: the server stops, and the front has got to know it. It moves no connection any more."""
 
 
 @frozen
@@ -105,6 +107,10 @@ class Board:
         """Whether a front has said that it takes no more connections."""
         full: int = self.lines[number][Hint.FULL]
         return full >= FULL
+
+    def is_still(self, now: float) -> bool:
+        """Whether the server stops, and no front that shows life moves connections any more."""
+        return all(self.lines[number][Hint.STILL] for number in self.alive(now))
 
     def alive(self, now: float) -> list[int]:
         """The numbers of the fronts that show life."""

@@ -10,7 +10,7 @@ Laws:
 * A front trusts a packet as little as the owner does: one that is no message costs its connection only.
 * Inboxes outlive their fronts: what a front has not read when it dies is read by its successor.
 * A front that is full gets none. One that has no descriptor for a connection leaves it in the inbox.
-* When the server stops, each front serves what waits in its inbox, as it does with the queues of its listeners; the owner has said before that nothing moves.
+* When the server stops, each front says on the page when it moves nothing any more, and takes in what comes until all have said so.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ __all__ = ["Inbox", "Moving"]
 
 _BURST = 32
 """Connections that are taken in before other tasks get their turn."""
+_LATE = 0.01
+"""Seconds between two looks for what comes when the server stops."""
 _PAUSE = 0.1
 """Seconds until the next attempt, when there is no descriptor for a connection."""
 
@@ -48,11 +50,12 @@ class Moving:
         self._number = number
         self._front = front
         self._inboxes = inboxes
+        self._has_ended = False
 
     def look(self, now: float) -> None:
         """Called several times a second: move what is to move."""
         board, front = self._board, self._front
-        if not board.active or front.draining or not front.connections:
+        if self._has_ended or not board.active or front.draining or not front.connections:
             return
         numbers = board.active_numbers(now)
         others = {
@@ -64,6 +67,11 @@ class Moving:
         for number, connection in zip(places, _movable(front.connections) if places else (), strict=False):
             if not self._move(connection, self._inboxes[number]):
                 return
+
+    def end(self) -> None:
+        """The server stops: move nothing from now on, and say so to the others."""
+        self._board.lines[self._number][Hint.STILL] = 1
+        self._has_ended = True
 
     def close(self) -> None:
         """Close the writing ends."""
@@ -113,10 +121,16 @@ class Inbox:
             if pause:
                 await trio.sleep(pause)
 
-    def take_waiting(self, clients: trio.Nursery) -> None:
-        """The server stops: take in what has come by now. ``Front.drain`` is called next."""
-        while self._front.takes_connection and self._take(clients)[1]:
-            pass
+    async def take_last(self, clients: trio.Nursery, board: Board) -> None:
+        """The server stops, and the front drains: take in what comes until no front moves anything any more."""
+        while True:
+            is_over = board.is_still(self._front.current_time())  # what was sent by then is in the inbox now
+            while self._front.takes_connection and (begun := self._take(clients)[1]):
+                for connection, _ in begun:
+                    connection.close_idle()  # a request that has come is served
+            if is_over:
+                return
+            await trio.sleep(_LATE)
 
     def _take(self, clients: trio.Nursery) -> tuple[float, list[tuple[Connection, MovedConnection]]]:
         """Take in those that have come. Returns seconds for which to take no others, and the new connections, each with what its packet said."""

@@ -162,9 +162,9 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
                     listener.accept_waiting(clients)
                 with kernel.contain("a listener"):
                     listener.close()
-            with kernel.contain("the inbox"):
-                inbox.take_waiting(clients)
+            moving.end()
             front.drain()
+            clients.start_soon(kernel.supervise, "the inbox", inbox.take_last, clients, board)
             clients.cancel_scope.deadline = trio.current_time() + orders.grace
         reports.send(encode_drained())
         await reports.wait_sent()

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "storms"))
 import kill_supervisor
 import kill_workers
 import many_open
+import move_connections
 import reloads
 
 pytestmark = pytest.mark.os
@@ -38,6 +39,13 @@ def test_a_supervisor_that_is_killed_leaves_nothing_behind() -> None:
     outcome = kill_supervisor.storm(4, within=20.0)
     assert outcome.processes == []
     assert (outcome.ports, outcome.directories) == (0, 0)
+
+
+def test_connections_that_move_all_the_time_lose_no_request() -> None:
+    """FR6: none is lost, none is served twice, and each connection counts once."""
+    outcome = move_connections.storm(4.0, 30)
+    assert outcome.wrong == []
+    assert outcome.moves
 
 
 @pytest.mark.slow

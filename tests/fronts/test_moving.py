@@ -374,18 +374,44 @@ async def test_what_moves_to_a_front_that_drains_ends_or_is_served() -> None:
 
 
 @simulated
-async def test_what_waits_in_the_inbox_when_the_server_stops_is_served() -> None:
-    """As what waits in the queue of a listener."""
+async def test_what_comes_to_the_inbox_while_the_server_stops_is_served() -> None:
+    """Fronts get to know it one after the other. Each waits until none moves anything any more."""
     async with two_fronts(reads=False) as pair, trio.open_nursery() as nursery:
-        clients = await served(pair.worlds[1], 50)
+        clients = await served(pair.worlds[1], 90)
         await pair.look(1)
         for client in clients:
             client.send(get("/sent-before"))
         inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front)
-        inbox.take_waiting(nursery)
+        pair.moving[0].end()
         pair.worlds[0].front.drain()
+        ended = trio.Event()
+
+        async def take() -> None:
+            await inbox.take_last(nursery, pair.board)
+            ended.set()
+
+        nursery.start_soon(take)
+        pair.beat()
+        pair.moving[1].look(trio.current_time())
+        pair.moving[1].end()
+        await ended.wait()
         for client in clients:
-            assert (await client.answer()).headers["connection"] == "close"
+            await client.answer()
+        new = pair.worlds[1].connect()
+        await pair.look(1)
+        assert pair.connections() == [0, 1], "it moves nothing any more"
+        assert (await new.ask()).body == b"second"
+        inbox.close()
+
+
+@simulated
+async def test_at_the_stop_nobody_waits_for_a_front_that_stands_still() -> None:
+    async with two_fronts(reads=False) as pair, trio.open_nursery() as nursery:
+        pair.beat()
+        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front)
+        pair.moving[0].end()
+        await inbox.take_last(nursery, pair.board)
+        assert not pair.board.alive(trio.current_time())
         inbox.close()
 
 
