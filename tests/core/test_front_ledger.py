@@ -23,6 +23,7 @@ from passenger_trio.core.fronts.messages import (
     REFRESH,
     Grant,
     ProcessCame,
+    ProcessGoes,
     Recall,
     Refused,
     Return,
@@ -60,6 +61,38 @@ def test_FR4_an_application_that_comes_may_be_wanted_elsewhere_before_it_is_serv
     ledger.add_group(blog, 2)
     assert ledger.queue(FIRST, blog, 2.2) == []
     assert ledger.waiting(blog) == 1
+
+
+def test_FR2_who_is_about_to_get_a_slot_does_not_count_in_the_queue() -> None:
+    """Three requests at once at a front without a slot, beside an idle process: one of them is served, two wait, and a fourth is one too many."""
+    ledger = FrontLedger()
+    ledger.add_group(KEY, 2)
+    for number in (1, 2, 3):
+        assert ledger.queue(WaiterId(number), KEY, 1.0) == []
+    assert [type(one) for one in ledger.queue(WaiterId(4), KEY, 1.0)] == [TurnAway]
+    ledger.process_came(PROCESS)
+    assert len(ledger.granted(Grant(1, SLOT, PROCESS.process, 0, False, False, 1.0), 1.001)) == 1
+    assert ledger.waiting(KEY) == 2
+    assert [type(one) for one in ledger.queue(WaiterId(5), KEY, 1.002)] == [TurnAway]
+    # The slot goes back, as idle: the front knows now that there is one.
+    ledger.leave(WaiterId(2), 1.1)
+    ledger.leave(WaiterId(3), 1.1)
+    assert ledger.waiting(KEY) == 0
+    (slot,) = ledger.slots.values()
+    ledger.ended(slot, SessionOutcome.DONE, 1.2, kept=True)
+    ledger.tick(1.2 + MOST_IDLE_TIME)
+    assert not ledger.slots
+    for number in (6, 7, 8):
+        assert ledger.queue(WaiterId(number), KEY, 2.0) == []
+    assert [type(one) for one in ledger.queue(WaiterId(9), KEY, 2.0)] == [TurnAway]
+    for number in (6, 7, 8):
+        ledger.leave(WaiterId(number), 2.1)
+    ledger.process_goes(ProcessGoes(PROCESS.process, leaving=True, gone=True), 3.0)
+    ledger.recalled(Recall(KEY, (3.0,), 1, 1, 4, (0.0,), 0, 0.0), 3.0)
+    assert ledger.queue(WaiterId(10), KEY, 3.1) == []
+    assert [type(one) for one in ledger.queue(WaiterId(11), KEY, 3.1)] == [TurnAway], (
+        "one waits elsewhere: no slot is free"
+    )
 
 
 def test_FR1_another_slot_stays_for_a_while(ledger: FrontLedger) -> None:

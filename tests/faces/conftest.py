@@ -19,7 +19,11 @@ def passenger_config() -> dict[str, Any]:
     """``nox -s fronts`` and ``nox -s pypy`` say it by variables, which servers of the fixtures do not inherit."""
     fronts, python = os.environ.get("PASSENGER_TRIO_FRONTS"), os.environ.get("PASSENGER_TRIO_PYTHON")
     # Tests are a light load, which one front would serve: both are to.
-    several: dict[str, Any] = {"fronts": int(fronts), "front_balance": "count"} if fronts else {}
+    several: dict[str, Any] = (
+        {"fronts": int(fronts), "front_balance": os.environ.get("PASSENGER_TRIO_FRONT_BALANCE", "load")}
+        if fronts
+        else {}
+    )
     return several | ({"python": python} if python else {})
 
 

@@ -84,6 +84,8 @@ class FrontProcess:
     id: ProcessId
     group: FrontGroup = attrs.field(repr=False)
     route: bytes = b""
+    # Requests that it serves at a time; 0: no limit.
+    concurrency: int = 1
     slots: dict[SessionId, Slot] = attrs.field(factory=dict, repr=False)
     # It gets no more requests.
     going: bool = False
@@ -100,6 +102,8 @@ class FrontGroup:
     waiters: OrderedDict[WaiterId, Waiting] = attrs.field(factory=OrderedDict)
     # How many of them do not accept every process.
     constrained: int = 0
+    # The processes that this front knows of, because it has had a slot of theirs.
+    processes: dict[ProcessId, FrontProcess] = attrs.field(factory=dict, repr=False)
     # In the order in which they became idle. While another front has waiters, a slot stays in here only for a moment.
     idle: dict[SessionId, Slot] = attrs.field(factory=dict)
     # The arrivals of the waiters at other fronts, oldest first, as the last Recall listed them.
@@ -174,6 +178,18 @@ class FrontGroup:
         waiting = len(self.waiters)
         room = max(0, self.most_queued - waiting - self.waiting_elsewhere)
         return waiting - self.told.waiting > room // _PART_OF_ROOM
+
+    @property
+    def free_elsewhere(self) -> float:
+        """How many slots may be idle at the owner: what the processes serve at a time, without what the fronts have. So many of the waiters do not wait in
+        vain, and do not count in the queue. If the front knows of no process yet, there may be one; if somebody waits elsewhere, there is none.
+        """
+        if self.waiting_elsewhere:
+            return 0
+        if not self.processes:
+            return 1
+        capacity = sum(process.concurrency or math.inf for process in self.processes.values() if not process.going)
+        return max(0, capacity - self.slots - self.slots_elsewhere)
 
     def idle_slot_used(self) -> None:
         """An idle slot was used again: idle slots stay for longer."""

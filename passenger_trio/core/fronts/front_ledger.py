@@ -181,7 +181,8 @@ class FrontLedger:
             if _may_serve(slot, waiting):
                 del group.idle[slot.id]
                 return [Start(waiter, self._begin(slot, now))]
-        if 0 < group.most_queued <= len(group.waiters) + group.waiting_elsewhere:
+        in_vain = len(group.waiters) + group.waiting_elsewhere
+        if 0 < group.most_queued <= in_vain and group.most_queued <= in_vain - group.free_elsewhere:
             return [TurnAway(waiter, Refused(key, Reason.QUEUE_FULL, (now,)))]
         group.waiters[waiter] = waiting
         group.constrained += waiting.is_constrained
@@ -225,7 +226,9 @@ class FrontLedger:
     # --- the owner ------------------------------------------------------------------------------------------------
 
     def process_came(self, came: ProcessCame) -> None:
-        self._processes[came.process] = FrontProcess(came.process, self._groups[came.group], came.route)
+        group = self._groups[came.group]
+        process = FrontProcess(came.process, group, came.route, came.concurrency)
+        self._processes[came.process] = group.processes[came.process] = process
 
     def granted(self, grant: Grant, now: float) -> list[FrontDecision]:
         process = self._processes[grant.process]
@@ -289,8 +292,12 @@ class FrontLedger:
         decisions = self._empty(process)
         process.gone = goes.gone
         if goes.gone and not process.slots:
-            del self._processes[goes.process]
+            self._forget_process(process)
         return decisions
+
+    def _forget_process(self, process: FrontProcess) -> None:
+        del self._processes[process.id]
+        del process.group.processes[process.id]
 
     def withdrawn(self, withdraw: Withdraw) -> list[FrontDecision]:
         process = self._processes.get(withdraw.process)
@@ -431,7 +438,7 @@ class FrontLedger:
         process.group.slots -= slot.state is not SlotState.PINNED
         del process.slots[slot.id], self.slots[slot.id]
         if process.gone and not process.slots:
-            del self._processes[process.id]
+            self._forget_process(process)
         self._returned += 1
         return Send(Return(self._returned, slot.id, slot.served, outcome, reusable))
 
