@@ -63,10 +63,20 @@ class Moving:
             for number in numbers
             if number != self._number and not board.is_full(number)
         }
-        places = moves(len(front.connections), others, is_active=self._number in numbers)
+        places = moves(
+            len(front.connections),
+            others,
+            is_active=self._number in numbers,
+            limit=front.most_connections,  # theirs is the same
+            givers=len(board.alive(now)),
+        )
+        moved = 0
         for number, connection in zip(places, _movable(front.connections) if places else (), strict=False):
             if not self._move(connection, self._inboxes[number]):
-                return
+                break
+            moved += 1
+        if moved:  # the others decide by this before the next beat
+            board.lines[self._number][Hint.CONNECTIONS] = len(front.connections) - moved
 
     def end(self) -> None:
         """The server stops: move nothing from now on, and say so to the others."""
@@ -102,7 +112,10 @@ def _movable(connections: set[OpenConnection]) -> list[OpenConnection]:
 class Inbox:
     """Takes in the connections that other fronts give to this one."""
 
-    def __init__(self, sock: socket.socket, front: Front) -> None:
+    def __init__(self, sock: socket.socket, front: Front, board: Board, number: int) -> None:
+        """:param number: of this front."""
+        self._board = board
+        self._line = board.lines[number]
         self._packets = Packets(sock, takes_descriptors=1)
         self._front = front
 
@@ -111,6 +124,7 @@ class Inbox:
         while True:
             await self._packets.wait_readable()
             pause, begun = self._take(clients)
+            self._line[Hint.CONNECTIONS] = len(self._front.connections)
             # After one checkpoint their tasks are in the queue, after the next one they have run: each is idle, or its request has come.
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
@@ -121,10 +135,10 @@ class Inbox:
             if pause:
                 await trio.sleep(pause)
 
-    async def take_last(self, clients: trio.Nursery, board: Board) -> None:
+    async def take_last(self, clients: trio.Nursery) -> None:
         """The server stops, and the front drains: take in what comes until no front moves anything any more."""
         while True:
-            is_over = board.is_still(self._front.current_time())  # what was sent by then is in the inbox now
+            is_over = self._board.is_still(self._front.current_time())  # what was sent by then is in the inbox now
             while self._front.takes_connection and (begun := self._take(clients)[1]):
                 for connection, _ in begun:
                     connection.close_idle()  # a request that has come is served

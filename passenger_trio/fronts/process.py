@@ -132,7 +132,7 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
         front.current_time,
     )
     front.gate = gate
-    inbox = Inbox(socket.socket(fileno=setup.inbox), front)
+    inbox = Inbox(socket.socket(fileno=setup.inbox), front, board, setup.share.number)
     moving = Moving(board, setup.share.number, front, [Packets(socket.socket(fileno=fd)) for fd in setup.inboxes])
     listeners = [Listener(socket.socket(fileno=fd), front, owns_file=False) for fd in setup.listeners]
     async with trio.open_nursery() as tree:
@@ -164,7 +164,7 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
                     listener.close()
             moving.end()
             front.drain()
-            clients.start_soon(kernel.supervise, "the inbox", inbox.take_last, clients, board)
+            clients.start_soon(kernel.supervise, "the inbox", inbox.take_last, clients)
             clients.cancel_scope.deadline = trio.current_time() + orders.grace
         reports.send(encode_drained())
         await reports.wait_sent()

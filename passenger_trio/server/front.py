@@ -45,7 +45,7 @@ __all__ = ["AcceptGate", "Front", "OpenConnection"]
 
 _JUST_COME = 1.0
 """Seconds that a new client has to send its first request before it counts as idle."""
-_SHORT = 1.0
+_SHORT = 10.0
 """Seconds for which a front counts as full when it had no descriptor."""
 
 

@@ -107,6 +107,12 @@ def test_an_active_front_gives_what_it_has_too_many() -> None:
     assert moves(32, {1: 0, 2: 0, 3: 0}, is_active=True).count(2) == 8
 
 
+def test_R36_nothing_moves_where_the_limit_could_be_exceeded() -> None:
+    assert moves(9, {0: 4}, is_active=False, limit=10, givers=2) == [0, 0, 0]
+    assert sorted(moves(9, {0: 4, 1: 8, 2: 9}, is_active=False, limit=10, givers=2)) == [0, 0, 0, 1]
+    assert moves(9, {0: 10, 1: 11}, is_active=False, limit=10) == []
+
+
 def test_so_many_at_a_look() -> None:
     assert len(moves(1000, {1: 0}, is_active=False)) == MOST_MOVES
 

@@ -71,7 +71,7 @@ async def two_fronts(options: ServerOptions = OPTIONS, *, reads: bool = True) ->
         pair = Pair(board, worlds, moving, inboxes)
         pair.beat()
         await trio.sleep(1)
-        readers = [Inbox(inboxes[number][0].dup(), world.front) for number, world in enumerate(worlds)]
+        readers = [Inbox(inboxes[number][0].dup(), world.front, board, number) for number, world in enumerate(worlds)]
         for reader in readers if reads else ():
             nursery.start_soon(reader.run, nursery)
         yield pair
@@ -263,7 +263,7 @@ async def test_what_a_front_has_not_read_is_read_by_its_successor() -> None:
         assert pair.connections() == [0, 0]
         client.send(get("/while-nobody-reads"))
         await trio.sleep(3)
-        successor = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front)
+        successor = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front, pair.board, 0)
         nursery.start_soon(successor.run, nursery)
         assert (await client.answer()).body == b"first"
         client.close()
@@ -321,7 +321,7 @@ async def test_R36_without_a_descriptor_a_connection_waits_in_the_inbox() -> Non
         (client,) = await served(pair.worlds[1], 1)
         await pair.look(1)
         client.send(get("/waits"))
-        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front)
+        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front, pair.board, 0)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
         try:
@@ -340,14 +340,24 @@ async def test_R36_without_a_descriptor_a_connection_waits_in_the_inbox() -> Non
 
 @simulated
 async def test_nothing_moves_to_a_front_that_is_full() -> None:
-    async with two_fronts(ServerOptions(max_connections=2, keep_alive_timeout=100)) as pair:
-        await served(pair.worlds[0], 2)
+    async with two_fronts() as pair:
         (client,) = await served(pair.worlds[1], 1)
-        await trio.sleep(2)
         pair.board.lines[0][Hint.FULL] = 1000
         await pair.look(1)
-        assert pair.connections() == [2, 1]
+        assert pair.connections() == [0, 1]
         assert (await client.ask()).body == b"second"
+
+
+@simulated
+async def test_R36_no_connection_is_closed_for_one_that_moves() -> None:
+    """Others may move some at the same time, or clients come: each front leaves room for them."""
+    async with two_fronts(ServerOptions(max_connections=10, keep_alive_timeout=100)) as pair:
+        await served(pair.worlds[0], 4)
+        await served(pair.worlds[1], 9)
+        await trio.sleep(2)
+        await pair.look(1)
+        assert pair.connections() == [7, 6]
+        assert [line[Hint.CONNECTIONS] for line in pair.board.lines] == [7, 6], "it is told at once"
 
 
 @simulated
@@ -360,7 +370,7 @@ async def test_what_moves_to_a_front_that_drains_ends_or_is_served() -> None:
         await pair.look(1)
         asking.send(get("/sent-in-good-faith"))
         pair.worlds[0].front.drain()
-        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front)
+        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front, pair.board, 0)
         nursery.start_soon(inbox.run, nursery)
         await trio.testing.wait_all_tasks_blocked()
         begun = trio.current_time()
@@ -381,13 +391,13 @@ async def test_what_comes_to_the_inbox_while_the_server_stops_is_served() -> Non
         await pair.look(1)
         for client in clients:
             client.send(get("/sent-before"))
-        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front)
+        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front, pair.board, 0)
         pair.moving[0].end()
         pair.worlds[0].front.drain()
         ended = trio.Event()
 
         async def take() -> None:
-            await inbox.take_last(nursery, pair.board)
+            await inbox.take_last(nursery)
             ended.set()
 
         nursery.start_soon(take)
@@ -408,9 +418,9 @@ async def test_what_comes_to_the_inbox_while_the_server_stops_is_served() -> Non
 async def test_at_the_stop_nobody_waits_for_a_front_that_stands_still() -> None:
     async with two_fronts(reads=False) as pair, trio.open_nursery() as nursery:
         pair.beat()
-        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front)
+        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front, pair.board, 0)
         pair.moving[0].end()
-        await inbox.take_last(nursery, pair.board)
+        await inbox.take_last(nursery)
         assert not pair.board.alive(trio.current_time())
         inbox.close()
 
@@ -422,7 +432,9 @@ async def test_a_front_that_is_full_closes_idle_ones_or_waits() -> None:
         old = await served(pair.worlds[0], 2)
         (client,) = await served(pair.worlds[1], 1)
         await trio.sleep(2)
-        await pair.look(1)
+        pair.beat()
+        pair.board.lines[0][Hint.CONNECTIONS] = 0  # two have come since
+        pair.moving[1].look(trio.current_time())
         assert (await client.ask()).body == b"first"
         assert sum([(await one.at_end()) for one in old if one.ended.is_set()]) == 1
 

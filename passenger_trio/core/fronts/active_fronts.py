@@ -13,6 +13,7 @@ Laws:
 * A load that lasts makes a front active after two looks; a limit that fills up, at once. A front becomes idle after ``CALM`` seconds in which one front less
   would have been enough with ``_SPARE`` to spare. So a load that does not change does not move connections back and forth.
 * Connections move to the front with the fewest, and only if the difference is larger than what the accept gate allows, or if their front is not active.
+  None moves where its limit could be exceeded, whatever the others do: an idle one would be closed for it.
 """
 
 from __future__ import annotations
@@ -100,22 +101,37 @@ class ActiveFronts:
         return self.count
 
 
-def moves(own: int, active: Mapping[int, int], *, is_active: bool, most: int = MOST_MOVES) -> list[int]:
+def moves(
+    own: int,
+    active: Mapping[int, int],
+    *,
+    is_active: bool,
+    most: int = MOST_MOVES,
+    limit: float = math.inf,
+    givers: int = 1,
+) -> list[int]:
     """Where connections of a front go: the number of a front for each that moves.
 
     :param own: how many connections the front has.
     :param active: of each other active front, its number and how many connections it has.
     :param is_active: whether the front itself is active.
+    :param limit: how many connections a front may have.
+    :param givers: how many fronts may give connections, or accept some, at the same time: each takes its part of the room that is left.
     """
-    fewest = [(count, number) for number, count in active.items()]
+    takes = {number: (limit - count) / givers for number, count in active.items()}
+    fewest = [(count, number) for number, count in active.items() if takes[number] >= 1]
     if not fewest or (is_active and not exceeds(own, min(fewest)[0])):
         return []
     heapq.heapify(fewest)
     found: list[int] = []
-    while len(found) < min(own, most):
+    while fewest and len(found) < min(own, most):
         count, number = fewest[0]
         if is_active and own - len(found) - count <= 1:
             break
-        heapq.heapreplace(fewest, (count + 1, number))
         found.append(number)
+        takes[number] -= 1
+        if takes[number] >= 1:
+            heapq.heapreplace(fewest, (count + 1, number))
+        else:
+            heapq.heappop(fewest)
     return found
