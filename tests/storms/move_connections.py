@@ -76,9 +76,9 @@ class Page:
     """The shared page of a server, as its owner sees it."""
 
     def __init__(self, server: Supervisor) -> None:
-        entries = list(os.scandir(f"/proc/{server.pid}/fd"))
-        names = [entry.path for entry in entries if "memfd:passenger_trio" in os.readlink(entry.path)]
-        fd = os.open(next(name for name in names if os.stat(name).st_size == _PAGE), os.O_RDWR)
+        fd = next(
+            found for number in os.listdir(f"/proc/{server.pid}/fd") if (found := _opened(server.pid, number)) >= 0
+        )
         self._words = memoryview(mmap.mmap(fd, _PAGE)).cast("Q")
         os.close(fd)
 
@@ -87,6 +87,17 @@ class Page:
 
     def counts(self) -> list[int]:
         return [self._words[number * len(Hint) + Hint.CONNECTIONS] for number in range(FRONTS)]
+
+
+def _opened(pid: int, number: str) -> int:
+    """The page of a process, opened once more; -1: this descriptor of it is something else."""
+    name = f"/proc/{pid}/fd/{number}"
+    try:
+        if "memfd:passenger_trio" in os.readlink(name) and os.stat(name).st_size == _PAGE:
+            return os.open(name, os.O_RDWR)
+    except FileNotFoundError:
+        pass  # it has been closed meanwhile
+    return -1
 
 
 class Clients:
