@@ -11,7 +11,8 @@ Laws:
 * A callback does not wait. An exception in it costs that one socket: the socket is unregistered,
   its owner is called (``failed``), and the others go on (KE1).
 * A turn handles at most ``_TURN`` events, and none after ``_TURN_TIME``; then other tasks run
-  (KE7). The events that are left come first in the next turn. Within a turn it waits a moment for more, while nobody else is to run (``turn_wait``).
+  (KE7). The events that are left come first in the next turn. While nobody else is to run and nothing is due, it waits for more (``turn_wait``); what comes
+  then is a new turn.
 * After ``unregister`` the socket gets no callback, not even in the same turn. A socket is
   unregistered before it is closed (``RawStream.close`` does that for its ``registration``).
 """
@@ -98,7 +99,7 @@ class Poller:
         """Within a callback: whatever was readable at this time has been told, and what a socket that was idle since then has was not there yet. Outside
         of callbacks, and while other events of the same look are to be told: minus infinity."""
         self.answer_expected: bool = False
-        """Set by a callback that has just sent something whose answer comes at a registered socket: the turn then waits a moment for it (``turn_wait``)."""
+        """Set by a callback that has just sent something whose answer comes at a registered socket: for that the turn waits (``turn_wait``)."""
 
     def register(self, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None = None) -> Registration:
         """Watch a socket. ``ready`` is level-triggered and receives the event mask.
@@ -175,14 +176,24 @@ class Poller:
                         registration.on_ready(what)
                     except Exception as error:  # noqa: BLE001  the error kernel handles it: it costs one socket
                         self._failed(registration, error)
-                    if current_time() >= end:
+                    if number < len(events) and current_time() >= end:
                         served.update(fd for fd, _ in events[:number])
                         self.all_told = -math.inf
                         return
             if left <= 0:
                 break
-            if wait.is_crowded(len(events)) or wait.more(self.answer_expected):
+            if wait.is_crowded(len(events)):
                 self.time = current_time()
+                if self.time >= end:
+                    served.update(fd for fd, _ in events)
+                    self.all_told = -math.inf
+                    return
+                events = poll.poll(0, left)
+            elif wait.more(self.answer_expected):
+                # Trio has nothing to do, so no pass of its loop has to come in between.
+                self.time = current_time()
+                end = self.time + _TURN_TIME
+                left = _TURN
                 events = poll.poll(0, left)
             else:
                 events = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -17,7 +18,7 @@ import trio.testing
 from passenger_trio.system import poller as module
 from passenger_trio.system import turn_wait
 from passenger_trio.system.poller import READABLE, Poller
-from passenger_trio.system.turn_wait import TurnWait, epoll_set_that_watches
+from passenger_trio.system.turn_wait import TurnWait, deadlines_of_trio, epoll_set_that_watches
 
 LONG = 20_000
 """Milliseconds: longer than any test may take."""
@@ -34,7 +35,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 @pytest.fixture
 def long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait lasts until something ends it."""
-    monkeypatch.setattr(turn_wait, "_MILLISECONDS", LONG)
+    monkeypatch.setattr(turn_wait, "_MOST", LONG / 1000)
     monkeypatch.setattr(module, "_TURN_TIME", LONG / 1000)
 
 
@@ -158,6 +159,98 @@ async def test_what_trio_waits_for_ends_the_wait(pair: tuple[socket.socket, sock
     thread.join()
 
 
+@pytest.mark.usefixtures("long_waits")
+async def test_a_deadline_that_a_step_moves_ends_the_wait(pair: tuple[socket.socket, socket.socket]) -> None:
+    """The step belongs to no task, so nothing but the wait itself can see that something is due earlier now."""
+    ours, theirs = pair
+    poller = Poller(time.monotonic)
+    for round_ in range(3):  # the first turn does not wait
+        scope = trio.CancelScope(deadline=trio.current_time() + 3600)
+
+        def heard(events: int, scope: trio.CancelScope = scope) -> None:
+            ours.recv(1)
+            scope.deadline = trio.current_time() + 0.02
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(poller.run)
+                poller.register(ours.fileno(), READABLE, heard)
+                theirs.send(b"x")
+                with scope:
+                    await trio.sleep_forever()
+                poller.unregister(ours.fileno())
+                nursery.cancel_scope.cancel()
+        assert scope.cancelled_caught, round_
+
+
+@pytest.mark.usefixtures("long_waits")
+def test_ctrl_c_interrupts_the_main_task_and_not_the_poller(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    in_turn = threading.Event()
+    caught: list[str] = []
+
+    def interrupt() -> None:
+        in_turn.wait()
+        time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    async def main() -> None:
+        poller = Poller(time.monotonic)
+        turns = 0
+
+        def heard(events: int) -> None:
+            nonlocal turns
+            ours.recv(1)
+            turns += 1
+            if turns == 2:
+                in_turn.set()
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(poller.run)
+                poller.register(ours.fileno(), READABLE, heard)
+                try:
+                    for _ in range(2):
+                        await trio.testing.wait_all_tasks_blocked()
+                        theirs.send(b"x")
+                    await trio.sleep_forever()
+                except KeyboardInterrupt:
+                    caught.append("the main task")
+                nursery.cancel_scope.cancel()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        trio.run(main)
+    finally:
+        in_turn.set()
+        thread.join()
+    assert caught == ["the main task"]
+
+
+def test_where_trio_does_not_tell_its_deadlines_there_is_no_wait(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[object] = []
+
+    async def look() -> None:
+        with select.epoll() as poll:
+            wait = TurnWait(poll)
+            poll.register(pair[0].fileno(), READABLE)
+            pair[1].send(b"x")
+            await trio.lowlevel.wait_readable(poll.fileno())
+            wait.find_trio()
+            found.append(wait._both)
+
+    trio.run(look)
+    assert found[0] is not None, "the Trio that is installed tells them"
+    monkeypatch.setattr(turn_wait, "deadlines_of_trio", lambda: None)
+    trio.run(look)
+    assert found[1] is None
+    monkeypatch.undo()
+    assert deadlines_of_trio() is None, "outside of Trio there is none"
+
+
 class Counting:
     """The real poll object, and how often it was asked."""
 
@@ -165,10 +258,12 @@ class Counting:
         assert wait._both is not None
         self._real = wait._both
         self.asked = 0
+        self.milliseconds = -1
         wait._both = self  # type: ignore[assignment]
 
     def poll(self, milliseconds: int) -> list[tuple[int, int]]:
         self.asked += 1
+        self.milliseconds = milliseconds
         return self._real.poll(milliseconds)
 
 
@@ -209,6 +304,43 @@ async def test_what_never_comes_is_waited_for_more_and_more_rarely(pair: tuple[s
         ]
         assert not wait.more(False)
         assert never.asked == 12, "what was expected and what was not are told apart"
+
+
+async def test_a_wait_ends_by_the_next_deadline(pair: tuple[socket.socket, socket.socket]) -> None:
+    with select.epoll() as poll:
+        wait, never = await waiting(poll, pair)
+        wait.before_io_wait(0.005)
+        assert not wait.more(False)
+        assert never.milliseconds == 5, "Trio itself would wait no longer"
+        wait.before_io_wait(1.0)
+        with trio.CancelScope(deadline=trio.current_time() + 0.02):  # noqa: ASYNC100
+            assert not wait.more(False)
+            assert never.milliseconds < 20
+        assert never.asked == 2, "what ends by a deadline is not waited for in vain"
+
+
+async def test_what_is_due_is_not_waited_for(pair: tuple[socket.socket, socket.socket]) -> None:
+    with select.epoll() as poll:
+        wait, never = await waiting(poll, pair)
+        wait.before_io_wait(1.0)
+        with trio.CancelScope(deadline=trio.current_time() + 0.001):  # noqa: ASYNC100
+            time.sleep(0.002)
+            assert (wait.more(True), never.asked) == (False, 0)
+
+
+async def test_where_something_of_trio_comes_first_it_is_waited_for_more_rarely(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    with select.epoll() as poll:
+        wait, asked = await waiting(poll, pair)
+        wait.before_io_wait(1.0)
+        trio.lowlevel.current_trio_token().run_sync_soon(int)  # makes Trio's set ready
+        waits = []
+        for _ in range(8):
+            before = asked.asked
+            assert not wait.more(False)
+            waits.append(asked.asked > before)
+        assert [number for number, waited in enumerate(waits) if waited] == [0, 2, 6]
 
 
 async def test_events_that_come_together_are_a_crowd_for_a_while() -> None:

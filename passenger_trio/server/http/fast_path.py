@@ -266,9 +266,7 @@ class FastPath:
             except OSError:
                 self._leave_to_slow_path()  # the slow path has a poll set of its own
                 return
-        client.front.poller.answer_expected = (
-            True  # its turn waits up to a millisecond for the answer; nothing else changes
-        )
+        client.front.poller.answer_expected = True  # its turn waits for the answer; nothing else changes
         client.enter_fast_path(Stage.APP, now)
 
     # -- the response ---------------------------------------------------------------------------------------------
