@@ -201,6 +201,13 @@ class Session:
 
     def _send_chunk(self, chunk):
         """Send a part of the body. The head goes before the first part, the end after the part that completes the body."""
+        if self.begun and self._length is None and not self._no_body and not self.done and len(chunk) <= BLOCK:
+            # A stream of no known length: what is done below, in fewer steps.
+            if self._is_client_gone():
+                self._raise_client_gone()
+            self._sent += len(chunk)
+            self._write_all(frame_prefix(DATA, len(chunk)) + chunk)
+            return
         parts = []
         if not self.begun:
             head = self._checked_head()
