@@ -268,6 +268,11 @@ class ClientSide:
         """The pieces to send for ``data``: none for HEAD, 204, 304; none beyond the declared length (R23, R24)."""
         return self._current().body(data)
 
+    def response_chunk(self, data: bytes) -> bytes:
+        """``response_body`` for a small piece of a chunked body, in one piece. ``b""``: ask ``response_body``."""
+        message = self._message
+        return b"" if message is None else message.chunk(data)
+
     def end_response(self, trailers: Fields | None = None) -> bytes:
         """What is to be sent last; trailers where there can be any. After fewer bytes than declared: ``short``, and must close (R24)."""
         return self._current().end(trailers) if trailers else self._current().end()

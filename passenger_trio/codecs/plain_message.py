@@ -115,6 +115,11 @@ class PlainMessage(Message):
             return (b"%x\r\n" % len(data), data, b"\r\n")
         return (data,)
 
+    def chunk(self, data: bytes) -> bytes:
+        if not self._chunked or self.ended:
+            return b""
+        return b"%x\r\n%b\r\n" % (len(data), data)
+
     def _write_end(self, trailers: Fields) -> bytes:
         if trailers:
             return _LINES([b"0", *map(_FIELD, trailers), b"", b""])

@@ -111,6 +111,10 @@ class Message:
             self._left = left - len(data)
         return self._write_data(data)
 
+    def chunk(self, data: bytes) -> bytes:
+        """``body`` for a small piece of a chunked body, in one piece. ``b""``: the body is not chunked, or not written here."""
+        return b""
+
     def end(self, trailers: Fields = _NONE) -> bytes:
         """The bytes that end the response, with trailers if the body is chunked (RFC 9112 7.1.2). If the body was too short there are none, and the connection must close (R24)."""
         if not self.begun or self.ended:

@@ -250,6 +250,21 @@ class ResponseReader:
             return [], 0
         return self._body(view)
 
+    def take_piece(self, data: bytes) -> bytes:
+        """The body piece that is all of ``data``, which is one whole frame. ``b""``: it is anything else, and nothing was taken."""
+        if (
+            self._remaining
+            or self._buffer
+            or self._piece
+            or self._state != _RESPONDING
+            or data[0] != DATA
+            or not 5 < len(data) <= MAX_FRAME
+            or _unpack_from(data, 1)[0] != len(data) - 5
+        ):
+            return b""
+        self.pieces += 1
+        return data[5:]
+
     def _body(self, view: _View) -> tuple[list[_View], int]:
         """The body pieces at the front of ``view``, and how many bytes they and the heads of their frames take."""
         pieces: list[_View] = []

@@ -1,4 +1,5 @@
-"""The budget of the fast path, counted and not timed: task steps, tasks, nurseries, cancel scopes and thread hops of one warm keep-alive request.
+"""The budget of the fast path, counted and not timed: task steps, tasks, nurseries, cancel scopes and thread hops of one warm keep-alive request. The same of
+one piece of a stream, and its system calls.
 
 The guard is exact. Whoever adds one of these to the fast path has to change the numbers here, with a measurement. Steps and tasks are told by an
 instrument; nurseries, cancel scopes and threads are counted where they are made, so that one that is gone by the end of a step is counted, too.
@@ -31,6 +32,7 @@ from passenger_trio.server.http import fast_path as fast_path_module
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.fast_path import FastPath
+from passenger_trio.server.http.pass_through import PassThrough
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
@@ -155,6 +157,100 @@ async def test_a_warm_request_keeps_the_budget(kind: str) -> None:
     meter = await measure(kind)
     assert {name: meter.steps[name] for name in TASKS} == {"the connection": 0, "the poller": STEPS * MEASURED}
     assert (meter.spawned, meter.nurseries, meter.scopes, meter.threads) == (0, 0, 0, 0)
+
+
+class SystemCalls:
+    """Counts those of the poller's task, by the names of the methods that make them."""
+
+    NAMES = frozenset({"recv", "recv_into", "send", "sendmsg", "poll", "register", "modify", "unregister", "sendfile"})
+
+    def __init__(self) -> None:
+        self.count: Counter[str] = Counter()
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        def count(frame: FrameType, event: str, called: object) -> None:
+            name = getattr(called, "__name__", "")
+            if event == "c_call" and name in self.NAMES and trio.lowlevel.in_trio_task():
+                self.count[name] += trio.lowlevel.current_task().name == "the poller"
+
+        sys.setprofile(count)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+
+
+PIECE_STEPS = 1
+"""Turns of the poller for a piece of a stream whose client keeps up; none if its turn waits for the next piece. The connection's task has none."""
+PIECE_CALLS = {"poll": 1, "recv": 1, "send": 1, "modify": 1}
+"""System calls of the poller for it. The last is to wait in Trio; a turn that waits has a second ``poll`` in its place."""
+
+
+async def measure_pieces(body: bytes = b"a line of some text\n") -> tuple[Meter, SystemCalls]:
+    meter, calls = Meter(), SystemCalls()
+    ask, asked = trio.open_memory_channel[bytes](0)
+
+    async def stream_of_pieces(process: DummyProcess, stream: RawStream) -> None:
+        while await stream.recv():
+            stream.send_nowait(RESPONSE[: 5 + len(HEAD)])
+            async for piece in asked:
+                stream.send_nowait(piece)
+                if piece == BODY_END:
+                    break
+
+    key = GroupKey("hello", "test")
+    pool = Pool(PoolLimits())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(pool.run)
+        await pool.add_group(key, GroupLimits(), DummySpawner(serve=stream_of_pieces), 1.0)
+        while not pool.processes:
+            await pool.changed.wait()
+        front = Front(ServerOptions(), pool, [Route(key, AppOptions())], None)
+        await nursery.start(front.poller.run, name="the poller")
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        connection = Connection(front, RawStream(ours), Peer("127.0.0.1", True, b"SERVER_NAME\0localhost\0"))
+        nursery.start_soon(connection.run, name="the connection")
+        nursery.start_soon(front.deadline_scanner.run)
+        client = RawStream(theirs)
+        client.send_nowait(REQUEST)
+        assert (await client.recv()).endswith(b"\r\n\r\n")
+        framed = b"%x\r\n%b\r\n" % (len(body), body)
+        for count, counting, system_calls in (
+            (WARM, nullcontext(), nullcontext()),
+            (MEASURED, meter.counting(), calls.counting()),
+        ):
+            with counting, system_calls:
+                for _ in range(count):
+                    await ask.send(b"D" + len(body).to_bytes(4, "big") + body)
+                    assert await client.recv() == framed
+                    await trio.sleep(0.02)  # sooner it is a flood
+        await ask.send(BODY_END)
+        assert await client.recv() == b"0\r\n\r\n"
+        client.close()
+        pool.shut_down()
+        await pool.empty.wait()
+        nursery.cancel_scope.cancel()
+    return meter, calls
+
+
+async def test_a_piece_of_a_stream_keeps_the_budget(autojump_clock: object) -> None:
+    meter, calls = await measure_pieces()
+    assert {name: meter.steps[name] for name in TASKS} == {"the connection": 0, "the poller": PIECE_STEPS * MEASURED}
+    assert (meter.spawned, meter.nurseries, meter.scopes, meter.threads) == (0, 0, 0, 0)
+    assert calls.count == {name: count * MEASURED for name, count in PIECE_CALLS.items()}
+
+
+async def test_the_guard_sees_a_piece_that_wakes_the_task(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pass_on = PassThrough._pass_on
+    monkeypatch.setattr(PassThrough, "_pass_on", lambda self: pass_on(self) or True)
+    meter, calls = await measure_pieces()
+    assert meter.steps["the connection"] >= MEASURED
+    assert calls.count["unregister"] >= MEASURED
 
 
 async def test_OB2_counting_a_request_calls_nothing() -> None:

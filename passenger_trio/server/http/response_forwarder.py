@@ -3,13 +3,14 @@
 Its tasks live as long as the response:
 
 * ``fill`` takes the pieces of the process's response and gives their bytes to the client (``response_writer``). The process is free as soon as it has written its
-  response; it does not wait until the client has read it. ``response_events`` says what each piece means.
+  response; it does not wait until the client has read it. ``response_events`` says what each piece means. While the client keeps up and the pieces are few,
+  the task sleeps, and the poller passes them on (``pass_through``).
 * ``serve_client`` gives the process the rest of the request body. After that, or if there is no rest, it watches the client, which takes no task (``client_watch``).
 
 A process that sends many small pieces (frames, chunks, interim responses) is a flood (``core.read_size``). Small pieces are joined. A step handles a bounded number
 of them, and takes turns with all other floods (``flood_turns``, KE7). So the clients of other applications do not wait for a flood.
 
-A client that keeps up needs no buffer: body bytes are received into the shared receive buffer, and handed to the kernel from there before
+A client that keeps up needs no buffer: what comes in bulk is received into the shared receive buffer, and handed to the kernel from there before
 the next checkpoint.
 
 Law: no exception leaves a task. The first failure is noted, and raised when the nursery has ended.
@@ -22,9 +23,8 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from passenger_trio.core.buffer_sizes import RECEIVE_SIZE
 from passenger_trio.core.model import SessionOutcome
-from passenger_trio.core.read_size import STEP, ReadSize, SmallReads
+from passenger_trio.core.read_size import STEP
 from passenger_trio.core.spill_ledger import SpillLedger
 from passenger_trio.errors import (
     MalformedResponse,
@@ -37,12 +37,12 @@ from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.client_watch import ClientWatch
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.interruptions import ClientGone
-from passenger_trio.server.http.response_events import MANY, ResponseEvents
+from passenger_trio.server.http.pass_through import PassThrough
+from passenger_trio.server.http.response_events import MANY
 from passenger_trio.server.http.response_writer import ResponseWriter
 from passenger_trio.server.http.send_body import send_body
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
-from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.system.tempfiles import Received
 
 __all__ = ["forward_in_pieces"]
@@ -93,15 +93,10 @@ async def forward_in_pieces(client: Client, exchange: Exchange) -> None:
 
 
 @define(eq=False)
-class _Forwarder(ResponseEvents):
-    stream: RawStream = attrs.field(kw_only=True)
+class _Forwarder(PassThrough):
     nursery: trio.Nursery = attrs.field(init=False)
     failure: PassengerError | ClientGone | None = None
     watch: ClientWatch = attrs.field(init=False)
-    _size: ReadSize = attrs.field(factory=lambda: ReadSize(_FIRST_READ, _LEAST_READ, RECEIVE_SIZE))
-    _small: SmallReads = attrs.field(factory=SmallReads)
-    _pieces: int = 0
-    """The reader's count of pieces at the last read."""
 
     def __attrs_post_init__(self) -> None:
         self.writer = ResponseWriter(self.client, self.buffer, self._fail)
@@ -163,7 +158,7 @@ class _Forwarder(ResponseEvents):
             if self._over or self._filling is not limited:
                 turns.end()
                 break
-            if self._size.is_flood or self._small.are_flood:
+            if self._is_flood:
                 turns.end()
                 await self.stream.wait_readable()
                 await turns.take(is_heavy=self._size.is_heavy)
@@ -175,7 +170,11 @@ class _Forwarder(ResponseEvents):
         broken = False
         try:
             room = min(buffer.room(), self._size.limit)
-            if room and not buffer.over_threshold:
+            if self._passes_through:
+                if await self._pass_through():
+                    return
+                count, broken = 0, bool(self._ended)
+            elif room and not buffer.over_threshold:
                 count = await self._receive_into(receive_buffer[:room])
             else:
                 self.client.front.flood_turns.end()
@@ -209,21 +208,11 @@ class _Forwarder(ResponseEvents):
             if self.reader.ends_with_stream and not broken:
                 broken = await self._ended_badly()
             self.reader.feed_eof(broken)
-        # From here to the next checkpoint only this task uses the shared receive buffer.
-        pieces, taken = self.reader.take_body(receive_buffer[:count])
-        read = self.reader.pieces
-        self._size.found(count, read - self._pieces)
-        self._small.found(count, self.client.current_time())
-        self._pieces = read
-        if pieces:
-            self._take_pieces(pieces)
-            self.writer.flush()
-        if taken < count:
-            self.reader.feed(bytes(receive_buffer[taken:count]))
+        self._take_read(receive_buffer[:count])
 
     async def _receive_into(self, view: memoryview) -> int:
         """Receive bytes. A flood whose turn it is reads without a checkpoint if bytes have arrived, so that its step is not interrupted."""
-        if self._size.is_flood or self._small.are_flood:
+        if self._is_flood:
             try:
                 return self.stream.recv_into_nowait(view)
             except trio.WouldBlock:

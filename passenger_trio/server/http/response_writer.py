@@ -83,6 +83,23 @@ class ResponseWriter:
         buffer.put(out, sent)
         self.write_buffered_soon()
 
+    def pass_on(self, data: bytes) -> bool:
+        """Write one piece, while nothing is behind and ``out`` is empty. False: the buffer has the rest of it. Raises like ``flush``.
+
+        A piece that the client takes whole leaves the ledger as it is: that counts what has come and what has left.
+        """
+        try:
+            sent = self._client.stream.send_nowait(data)
+        except trio.BrokenResourceError:
+            self.lost = len(data)
+            raise ClientGone from None
+        if sent == len(data):
+            return True
+        self._buffer.ledger.pass_through(sent)
+        self._buffer.put((data,), sent)
+        self.write_buffered_soon()
+        return False
+
     def write_buffered_soon(self) -> None:
         """Start the task that writes the buffer to the client, if there is none and the buffer holds something."""
         if self._written is None and self._buffer.ledger.backlog:

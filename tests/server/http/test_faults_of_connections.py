@@ -151,6 +151,7 @@ PLACES: dict[str, tuple[Any, str, Victim]] = {
     "the end of a relay": (Relay, "finish", upgrades_and_ends),
     "a client that waits": (ClientWatch, "on_readable", sends_ahead),
     "the response forwarder": (_Forwarder, "_take", waits_for_pieces),
+    "a piece that passes through": (_Forwarder, "_pass_on", waits_for_pieces),
     "its task": (_Forwarder, "_fill", waits_for_pieces),
     "a client that is behind": (SpillBuffer, "send_nowait", is_behind),
     "a buffer": (SpillBuffer, "put", takes_nothing),
