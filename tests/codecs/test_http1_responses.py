@@ -98,6 +98,28 @@ def test_R23_both_writers_write_the_same(method: bytes, status: int, length: int
     assert fields == sorted([*FIELDS, (b"Date", DATE), (b"Server", b"passenger_trio"), *framing])
 
 
+@pytest.mark.parametrize("plain_parser", [True, False])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("status", [200, 204, 304])
+@pytest.mark.parametrize("length", [None, 9])
+def test_R23_a_small_piece_is_framed_as_any_other(
+    plain_parser: bool, method: bytes, status: int, length: int | None
+) -> None:
+    """``response_chunk`` says the same as ``response_body``, or nothing."""
+    one, other = (client_after(method, plain_parser=plain_parser) for _ in range(2))
+    assert one.response_chunk(b"abc") == b"", "before the head"
+    for client in (one, other):
+        client.begin_response(status, b"OK", list(FIELDS), length=length, date=DATE)
+    chunk = one.response_chunk(b"abc")
+    assert bool(chunk) is (plain_parser and method == b"GET" and status == 200 and length is None)
+    if chunk:
+        assert chunk == b"".join(other.response_body(b"abc"))
+    one.end_response()
+    assert one.response_chunk(b"abc") == b"", "behind the end"
+    one.finish_message()
+    assert one.response_chunk(b"abc") == b"", "between two requests"
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     method=st.sampled_from([b"GET", b"HEAD", b"POST"]),
