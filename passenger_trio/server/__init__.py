@@ -32,7 +32,7 @@ REQUEST_PATH = (
     "http.checkout_session.checkout_session",  # borrow a process, or wait in the pool's queue
     "http.send_request.try_process",  # give it the request (``send_request``), or try another process
     "http.forward_response.forward_response",  # judge what is wrong with a response, once; send safe requests again
-    "http.response_forwarder.forward_in_pieces",  # process to client, event by event (``response_events``), through a buffer if it is slower
+    "http.response_forwarder.forward_in_pieces",  # process to client, event by event (``response_events``), in callbacks of the poller while the client keeps up (``pass_through``), through a buffer if it is slower
     "http.send_body.send_body",  # beside the response: the rest of the body
     "upgraded.websocket.WebSocket.run",  # instead of the rest of the response, if it upgrades the connection
     "upgraded.relay.Relay.run",  # the same, for an application that has taken the connection over

@@ -208,6 +208,7 @@ class _Forwarder(PassThrough):
             if self.reader.ends_with_stream and not broken:
                 broken = await self._ended_badly()
             self.reader.feed_eof(broken)
+        # To the next checkpoint only this task uses the shared receive buffer.
         self._take_read(receive_buffer[:count])
 
     async def _receive_into(self, view: memoryview) -> int:
