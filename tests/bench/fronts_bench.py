@@ -187,13 +187,16 @@ def _contend(server: Running, ends: float, moments: list[tuple[float, float]]) -
 
 
 def spread(rounds: int, seconds: int) -> Figures:
-    """How 8, 32 and 128 connections spread over 4 fronts: the busiest one's part of its share."""
+    """How 8, 32 and 128 connections spread over 4 fronts, with ``--front-balance count``: the busiest one's part of its share. (By load, idle ones are at one front.)"""
     del seconds
     rows: Figures = {}
     for count in (8, 32, 128):
         worst = []
         for _ in range(rounds):
-            with running(peer_of(4), APPS / "hello", processes=4) as server, ExitStack() as stack:
+            with (
+                running(peer_of(4, "--front-balance", "count"), APPS / "hello", processes=4) as server,
+                ExitStack() as stack,
+            ):
                 fronts = [pid for pid in server.processes() if b"passenger_trio.fronts.process" in command_of(pid)]
                 for _ in range(count):
                     stack.enter_context(_connected(server))
