@@ -39,12 +39,14 @@ TWO_FRONTS = peer_of(2)
 
 
 def cost(rounds: int, seconds: int) -> Figures:
-    """CPU of fronts and owner for a request of hello WSGI with 1, 2, 4 and 8 fronts: the same 8 processes of 4 threads each."""
+    """CPU of fronts and owner for a request of hello WSGI with 1, 2, 4 and 8 fronts: the same 8 processes of 4 threads each, some seconds after the start."""
     found: dict[str, tuple[list[float], list[float]]] = {}
     for _ in range(rounds):
         for fronts in (1, 2, 4, 8):
             peer = peer_of(fronts, "--thread-count", "4")
             with running(peer, APPS / "hello", processes=8) as server:
+                wrk(server.url, peer.warm_up)
+                time.sleep(SETTLES)
                 wrk(server.url, peer.warm_up)
                 mine = own(server.processes())
                 before = cpu(mine)
@@ -77,7 +79,7 @@ def cost(rounds: int, seconds: int) -> Figures:
 
 
 def latency(rounds: int, seconds: int) -> Figures:
-    """Latency of hello WSGI with 1, 4 and 32 keep-alive connections, two processes each, some seconds after the start of each server."""
+    """Latency of hello WSGI with 1, 4 and 32 keep-alive connections, two processes each, some seconds after the start of each server and a second after that of the load."""
     counts = (1, 4, 32)
     found: dict[str, dict[str, list[float]]] = {}
     for _ in range(rounds):
@@ -86,6 +88,7 @@ def latency(rounds: int, seconds: int) -> Figures:
                 wrk(server.url, peer.warm_up)
                 time.sleep(SETTLES)
                 for count in counts:
+                    _percentiles(server.url, peer.warm_up, count)
                     for part, us in _percentiles(server.url, max(1, seconds // 2), count).items():
                         found.setdefault(peer.name, {}).setdefault(f"p{part}_of_{count}_us", []).append(us)
     rows: Figures = {
