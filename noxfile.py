@@ -43,6 +43,8 @@ if __name__ != "__main__":
         "php": "php-cli",
         "perl": "perl",
         "/usr/share/perl5/HTTP/Daemon.pm": "libhttp-daemon-perl",
+        "chromium": "chromium",
+        "promtool": "prometheus",
         # What has no program of its own is looked for by a file. (Debian's metapackage `rails` needs Node's packages; the library does not.)
         "/usr/share/rubygems-integration/all/specifications/rack-*.gemspec": "ruby-rack",
         "/usr/share/rubygems-integration/all/specifications/sinatra-*.gemspec": "ruby-sinatra",

@@ -41,6 +41,7 @@ LATER = (
 )
 ON_OCCASION = (
     "difflib",
+    "encodings.idna",
     "json",
     "psutil",
     "tomllib",

@@ -5,6 +5,7 @@ Laws:
 * Sending never waits. Packets that the kernel does not take yet wait in the link, in order, with duplicates of their descriptors.
 * A peer that does not read while ``_MOST`` packets wait has failed (``BrokenLink``).
 * The owner accepts no descriptor from a front.
+* A front that has no descriptor left leaves the owner's packets where they are: the kernel would drop the slot that comes with one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ __all__ = ["BrokenLink", "FrontLink", "OwnerLink"]
 
 _MOST = 20_000
 """Packets that wait for the peer."""
+_PAUSE = 0.05
+"""Seconds until the next look, when this process has no descriptor for what may come with a packet."""
 _BURST = 64
 """Packets that are read before other tasks get their turn."""
 
@@ -88,6 +91,9 @@ class _Link:
         while True:
             await self._packets.wait_readable()
             for _ in range(_BURST):
+                if not self._has_spare():
+                    await trio.sleep(_PAUSE)
+                    break
                 try:
                     packet, descriptors = self._packets.receive_nowait()
                 except trio.WouldBlock:
@@ -95,6 +101,10 @@ class _Link:
                 except (trio.EndOfChannel, trio.BrokenResourceError):
                     raise BrokenLink from None
                 take(packet, descriptors)
+
+    def _has_spare(self) -> bool:
+        """Whether a descriptor that comes with the next packet would be kept."""
+        return True
 
     async def _run(self, take: Callable[[bytes, list[int]], None]) -> None:
         try:
@@ -115,6 +125,13 @@ class FrontLink(_Link):
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(Packets(sock, takes_descriptors=1))
+
+    def _has_spare(self) -> bool:
+        try:
+            self._packets.spare_descriptor()
+        except OSError:
+            return False  # a slot that came now would be lost, and the front with it
+        return True
 
     def send(self, message: FromFront) -> None:
         """Send a message to the owner. Never waits, and raises nothing: if the owner is gone, ``run`` raises."""

@@ -36,7 +36,7 @@ _MOST_SKIPPED = 64
 """Turns without a wait, at most, after waits in which nothing came."""
 _CROWDED = 8
 """Single events after which a crowd is over."""
-_WATCHED = re.compile(r"^tfd:\s+(\d+)", re.MULTILINE)
+_WATCHED = re.compile(rb"^tfd:\s+(\d+)", re.MULTILINE)
 
 
 class TurnWait(trio.abc.Instrument):
@@ -136,11 +136,12 @@ def epoll_set_that_watches(fd: int) -> int | None:
             try:
                 if os.readlink(f"/proc/self/fd/{name}") != "anon_inode:[eventpoll]":
                     continue
-                with open(f"/proc/self/fdinfo/{name}", encoding="ascii") as info:
-                    watched = _WATCHED.findall(info.read())
+                # As bytes: the codec of a text is a module, which the user of ``--user`` may not be able to read.
+                with open(f"/proc/self/fdinfo/{name}", "rb") as info:
+                    watched = map(int, _WATCHED.findall(info.read()))
             except OSError:
                 continue  # it was closed meanwhile
-            if str(fd) in watched:
+            if fd in watched:
                 return int(name)
     except OSError:
         pass

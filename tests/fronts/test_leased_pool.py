@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from passenger_trio.codecs.front_reports import (
@@ -118,6 +120,27 @@ async def a_session(pool: LeasedPool, owner: Owner) -> tuple[Session, socket.soc
     ours, process = owner.grant()
     with trio.fail_after(10):
         return await waiter.wait(), ours, process
+
+
+async def test_R36_a_slot_waits_until_the_front_has_a_descriptor_for_it() -> None:
+    """The kernel would drop the slot, and the front ended, with all of its clients."""
+    async with leased() as (pool, owner):
+        waiter = pool.checkout_or_queue(SHOP, pool.current_time())
+        assert isinstance(waiter, Waiter)
+        await owner.wait(Want)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        ours, process = owner.grant()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert not waiter.answered
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with trio.fail_after(10):
+            session = await waiter.wait()
+        session.close(SessionOutcome.DONE)
+        ours.close()
+        process.close()
 
 
 async def test_a_slot_serves_one_request_after_another_and_goes_back_with_its_stream() -> None:
