@@ -78,7 +78,7 @@ HAZARDS = {
     "inotify": "import ctypes\nassert ctypes.CDLL(None).inotify_init1(0o2000000) > 0\n",
     "descriptor": "import ctypes\nassert ctypes.CDLL(None).eventfd(0, 0o2000000) > 0\n",
     "process": "import subprocess\np = subprocess.Popen(['sleep', '600'])\n",
-    "exit_hook": "import tempfile\nd = tempfile.TemporaryDirectory()\n",
+    "exit_hook": "import tempfile\nd = tempfile.TemporaryDirectory(dir='.')\n",
 }
 
 
