@@ -128,7 +128,11 @@ async def detach(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def backtrace(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
-    """``pid``: one process, preloader or program that starts. ``group``: all of an application. Neither: all."""
+    """``pid``: one process, preloader or program that starts. ``group``: all of an application. Neither: all.
+
+    The answer has them by application, the oldest first, so a preloader is before what it forked. (Their PIDs do not say that: the kernel
+    begins again after its highest one.)
+    """
     pid = order.get("pid")
     keys = _groups(admin, order)
     programs = {
@@ -152,7 +156,7 @@ async def backtrace(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "processes": [
             {"pid": of, "group": str(spec.key), "role": program.role, "text": texts[of]}
-            for of, (spec, program) in sorted(programs.items())
+            for of, (spec, program) in programs.items()
             if of in texts
         ]
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -103,7 +104,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
     home = tmp_path_factory.mktemp("backtraces")
     threads = app_in(home / "threads", WSGI, "wsgi.py")
     tasks = app_in(home / "tasks", ASGI, "asgi.py")
-    arguments = ("--app", f"/tasks={tasks}", "--min-instances", "2", "--spawn-method", "smart", *QUICK)
+    arguments = ("--app", f"/tasks={tasks}", "--min-instances", "2", "--spawn-method", "smart", "--retry", "off", *QUICK)
     with Supervisor.start(threads, *arguments, env={"BACKTRACE_SECRET": "of the environment"}) as server:
         yield server
 
@@ -183,9 +184,12 @@ def test_a_request_that_hangs(server: Supervisor, path: str, wanted: list[str]) 
 
 def test_all_of_an_application_with_its_preloader(server: Supervisor) -> None:
     """OP17: an application's name shows all its processes; what does not exist is refused."""
-    text = eventually(lambda: next((t for t in [backtrace(server, "threads")] if t.count("\nprocess ") >= 2), ""), 60)
-    assert text.startswith("preloader ") or "\npreloader " in text
-    assert "tasks" not in text.split("\n")[0]
+
+    def roles() -> list[str]:
+        return re.findall(r"^(\w+) \d+ of threads\b", backtrace(server, "threads"), re.MULTILINE)
+
+    eventually(lambda: roles() == ["preloader", "process", "process"], 60)
+    assert " of tasks" not in backtrace(server, "threads")
     done = run_command("backtrace", "1", "--instance", str(server.instance_dir))
     assert done.returncode == 1
     assert "no process 1 of an application runs" in done.stderr
