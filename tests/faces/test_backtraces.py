@@ -104,7 +104,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
     home = tmp_path_factory.mktemp("backtraces")
     threads = app_in(home / "threads", WSGI, "wsgi.py")
     tasks = app_in(home / "tasks", ASGI, "asgi.py")
-    arguments = ("--app", f"/tasks={tasks}", "--min-instances", "2", "--spawn-method", "smart", "--retry", "off", *QUICK)
+    arguments = (
+        "--app",
+        f"/tasks={tasks}",
+        "--min-instances",
+        "2",
+        "--spawn-method",
+        "smart",
+        "--retry",
+        "off",
+        *QUICK,
+    )
     with Supervisor.start(threads, *arguments, env={"BACKTRACE_SECRET": "of the environment"}) as server:
         yield server
 
