@@ -239,7 +239,7 @@ def test_FR6_how_many_wait_elsewhere_is_told_after_who_does(ledger: OwnerLedger)
     for front in (OTHER, ONE):
         ledger.want(front, Want(KEY, (), 0, 1), NOW)
     ledger.want(ONE, Want(KEY, (Waiting(2.0),), 1, 1), NOW)
-    assert told(NOW) == [(OTHER, 1), (third, 1)], "once: it hears how many it may list"
+    assert told(NOW) == [(ONE, 0), (OTHER, 1), (third, 1)], "once: they hear how many they may list; ONE has a slot"
     ledger.want(ONE, Want(KEY, (), 0, 1), NOW + 1)
     assert told(NOW + 1) == [(OTHER, 0)]
     ledger.want(ONE, Want(KEY, (Waiting(3.0), Waiting(4.0)), 2, 1), NOW + 1.002)

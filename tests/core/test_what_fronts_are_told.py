@@ -80,8 +80,9 @@ def test_FR6_while_nobody_waits_elsewhere_it_does_not_matter_how_many_returns_ar
     assert not says_the_same(recall(seen=3), recall((), waiting=0, seen=3))
 
 
-def test_FR6_the_first_recall_is_news_unless_nobody_waits() -> None:
+def test_FR6_the_first_recall_is_news_unless_nobody_waits_and_the_front_has_no_slot() -> None:
     assert says_the_same(recall((), waiting=0), None)
+    assert not says_the_same(recall((), waiting=0), None, slots=1), "it would list all of its waiters"
     assert not says_the_same(recall((), waiting=1), None)
     assert not says_the_same(recall(), None)
     assert not only_counts(recall((), waiting=1), None)

@@ -87,8 +87,12 @@ def _waits_as_long(recall: Recall, told: Recall) -> bool:
     return max(recall.ages) < math.inf and all(map(ge, recall.arrivals, told.arrivals))
 
 
-def says_the_same(recall: Recall, told: Recall | None) -> bool:
-    """Whether the front knows everything that the ``Recall`` says."""
+def says_the_same(recall: Recall, told: Recall | None, *, slots: int = 0) -> bool:
+    """Whether the front knows everything that the ``Recall`` says.
+
+    :param slots: that the front has. Once it has one it is to know how many waiters to list: until it is told, it lists all of them, and so each one that
+        comes is news for its next ``Want``.
+    """
     if told is None:
-        return not recall.arrivals and not recall.waiting
+        return not (recall.arrivals or recall.waiting or slots)
     return recall.waiting == told.waiting and recall.most == told.most and _waits_as_long(recall, told)

@@ -321,7 +321,7 @@ class OwnerLedger:
             for front in self._fronts.values():
                 desk = front.desks[key]
                 recall = self._recall(front, desk)
-                if says_the_same(recall, desk.told):
+                if says_the_same(recall, desk.told, slots=desk.slots):
                     desk.counted_at = math.inf
                     continue
                 due = desk.told_at + GAP
