@@ -45,6 +45,8 @@ class Hint(enum.IntEnum):
     """How full its limits are: the fullest, in thousandths (``FULL``)."""
     STILL = 10
     """1: the server stops, and the front has got to know it. It moves no connection any more."""
+    USED = 11
+    """Processor time that the front has got, in microseconds."""
 
 
 @frozen

@@ -55,21 +55,11 @@ class Moving:
     def look(self, now: float) -> None:
         """Called several times a second: move what is to move."""
         board, front = self._board, self._front
+        front.give_away = None
         if self._has_ended or not board.active or front.draining or not front.connections:
             return
-        numbers = board.active_numbers(now)
-        others = {
-            number: int(board.lines[number][Hint.CONNECTIONS])
-            for number in numbers
-            if number != self._number and not board.is_full(number)
-        }
-        places = moves(
-            len(front.connections),
-            others,
-            is_active=self._number in numbers,
-            limit=front.most_connections,  # theirs is the same
-            givers=len(board.alive(now)),
-        )
+        is_active = board.is_active(self._number, now)
+        places = self._places(now, is_active=is_active)
         moved = 0
         for number, connection in zip(places, _movable(front.connections) if places else (), strict=False):
             if not self._move(connection, self._inboxes[number]):
@@ -77,9 +67,38 @@ class Moving:
             moved += 1
         if moved:  # the others decide by this before the next beat
             board.lines[self._number][Hint.CONNECTIONS] = len(front.connections) - moved
+        if not is_active and moved < len(front.connections):
+            # A client that asks again at once is idle for a moment only, which no look would meet. And the slot for each of its requests is at an active front.
+            front.give_away = self._give_away
+
+    def _places(self, now: float, *, is_active: bool) -> list[int]:
+        board, front = self._board, self._front
+        others = {
+            number: int(board.lines[number][Hint.CONNECTIONS])
+            for number in board.active_numbers(now)
+            if number != self._number and not board.is_full(number)
+        }
+        return moves(
+            len(front.connections),
+            others,
+            is_active=is_active,
+            limit=front.most_connections,  # theirs is the same
+            givers=len(board.alive(now)),
+        )
+
+    def _give_away(self, connection: object) -> None:
+        """A connection has become idle, and this front is not active: move it."""
+        assert isinstance(connection, Connection)
+        now = self._front.current_time()
+        if not connection.is_movable or self._board.is_active(self._number, now):
+            return
+        places = self._places(now, is_active=False)
+        if places and self._move(connection, self._inboxes[places[0]]):
+            self._board.lines[self._number][Hint.CONNECTIONS] -= 1
 
     def end(self) -> None:
         """The server stops: move nothing from now on, and say so to the others."""
+        self._front.give_away = None
         self._board.lines[self._number][Hint.STILL] = 1
         self._has_ended = True
 

@@ -192,7 +192,7 @@ async def _beat(board: Board, number: int, front: Front, pool: LeasedPool, gate:
         line[Hint.LAG] = int(max(0.0, now - due) * 1e6)
         line[Hint.ACCEPTED] = front.accepted
         line[Hint.REQUESTS] = front.requests
-        line[Hint.CPU] = processor_time.wanted()
+        line[Hint.USED], line[Hint.CPU] = processor_time.used_and_wanted()
         line[Hint.FULL] = int(FULL * front.fullness)
         line[Hint.HEARTBEAT] = int(now * 1000)
         with front.kernel.contain("the balance of fronts"):

@@ -121,6 +121,8 @@ class Front:
         self.error_page: ErrorPage | None = None
         """Makes the pages of failed requests, if the embedding program has its own."""
         self.connections: set[OpenConnection] = set()
+        self.give_away: Callable[[object], None] | None = None
+        """Called with each connection that has become idle, while those are to be served by other fronts; None: they stay."""
         self.deadline_scanner: DeadlineScanner = DeadlineScanner(self.connections)
         self.current_time: Callable[[], float] = trio.lowlevel.current_clock().current_time
         """Monotonic seconds, as ``trio.current_time`` with fewer calls."""

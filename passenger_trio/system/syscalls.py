@@ -29,6 +29,7 @@ __all__ = [
     "WSTOPPED",
     "Ended",
     "cpus",
+    "processors",
 ]
 __all__ += ["pidfd_open", "pidfd_send_signal", "waitid"]
 
@@ -99,7 +100,12 @@ pidfd_send_signal: Callable[..., None] = getattr(signal, "pidfd_send_signal", ca
 waitid: Callable[[int, int, int], os.waitid_result | Ended | None] = getattr(os, "waitid", call_waitid)
 
 
-def cpus() -> int:
-    """Processors that this process may use."""
+def processors() -> frozenset[int]:
+    """The numbers of the processors that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return frozenset(affinity(0) if affinity else range(os.cpu_count() or 1))
+
+
+def cpus() -> int:
+    """How many processors this process may use."""
+    return len(processors())

@@ -57,6 +57,58 @@ def test_a_limit_that_fills_up_makes_one_active_at_once() -> None:
     assert active.look(0.0, Load(0.0, 0.75, 9, 40)) == 2
 
 
+@pytest.mark.parametrize(("idle", "count"), [(0.0, 1), (0.44, 1), (0.46, 2)])
+def test_processor_time_makes_another_active_only_where_a_part_of_a_core_is_idle(idle: float, count: int) -> None:
+    assert looks(ActiveFronts(4, cores=2), Load(1.0, 0.0, 40, 40, 1.0, idle), 30)[-1] == count
+
+
+def test_each_active_front_takes_its_part_of_what_is_idle() -> None:
+    active = ActiveFronts(9, cores=8)
+    looks(active, Load(2.6, 0.0, 40, 40, 2.6, 5.0), 2)
+    assert active.count == 4
+    assert looks(active, Load(3.9, 0.0, 40, 40, 3.9, 1.7), 30)[-1] == 4
+    assert looks(active, Load(3.9, 0.0, 40, 40, 3.9, 1.9), 30)[-1] == 5
+
+
+def test_limits_and_connections_need_no_idle_core() -> None:
+    assert looks(ActiveFronts(4, cores=2), Load(1.0, 0.75, 40, 40, 1.0, 0.0), 2)[-1] == 2
+    assert looks(ActiveFronts(4, cores=2), Load(1.0, 0.0, 600, 40, 1.0, 0.0), 2)[-1] == 3
+
+
+@pytest.mark.parametrize(
+    ("used", "idle", "count"),
+    [
+        (1.28, 0.0, 1),  # one with a core for itself does as much
+        (1.32, 0.0, 2),
+        (1.28, 0.3, 2),  # they do not want more
+        (1.28, 1.0, 2),
+    ],
+)
+def test_one_less_is_active_where_the_cores_are_full_without_a_gain(used: float, idle: float, count: int) -> None:
+    active = ActiveFronts(4, cores=2)
+    looks(active, Load(1.0, 0.0, 40, 40, 1.0, 1.0), 2)
+    assert active.count == 2
+    assert looks(active, Load(1.9, 0.0, 40, 40, used, idle), 2 + int(CALM / STEP))[-1] == count
+
+
+@given(st.floats(0.1, 3.0), st.integers(2, 16))
+def test_a_load_whose_processes_need_as_much_as_they_do_makes_none_active_and_idle_by_turns(
+    others: float, cores: int
+) -> None:
+    """A front uses a core for itself; with its cores shared, what it does takes a third more, and so do all."""
+    active = ActiveFronts(cores, cores)
+    counts = []
+    for look in range(400):
+        n = active.count
+        alone = n * (1 + others)
+        if alone <= cores:
+            used, idle = float(n), cores - alone
+        else:
+            used, idle = min(n, cores * 1.35 / (1.35 + others)), 0.0
+        counts.append(active.look(STEP * look, Load(float(n), 0.0, 1000, 1000, used, idle)))
+    assert len(set(counts[-200:])) == 1
+
+
 def test_it_takes_quiet_seconds_to_have_fewer() -> None:
     active = ActiveFronts(4, cores=8)
     looks(active, Load(2.6, 0.0, 40, 40), 2)

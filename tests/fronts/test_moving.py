@@ -18,7 +18,7 @@ from passenger_trio.codecs.moved_connection import MovedConnection, encode_moved
 from passenger_trio.core.accept_gate import Turn
 from passenger_trio.core.fronts.active_fronts import CALM
 from passenger_trio.fronts.balance import Balance
-from passenger_trio.fronts.heartbeats import BEAT, STALE, Board, BoardGate, Hint
+from passenger_trio.fronts.heartbeats import BEAT, FULL, STALE, Board, BoardGate, Hint
 from passenger_trio.fronts.moving import Inbox, Moving
 from passenger_trio.options import ServerOptions
 from passenger_trio.system.packets import Packets, packet_pair
@@ -156,6 +156,48 @@ async def test_a_request_that_lies_unread_moves_with_its_connection() -> None:
         assert client.connection.stream.registration is None, "nor does anybody from now on"
         assert (await client.answer()).body == b"first"
         assert pair.connections() == [1, 0]
+
+
+@simulated
+async def test_a_connection_that_is_in_use_at_each_look_moves_when_it_is_idle_for_a_moment() -> None:
+    """Whatever its client has sent behind the request is served here, too."""
+    async with two_fronts() as pair:
+        client, pipelining, other = await served(pair.worlds[1], 3)
+        client.send(get("/half")[:9])
+        pipelining.send(get("/half")[:9])
+        await trio.testing.wait_all_tasks_blocked()
+        await pair.look(1)
+        assert pair.connections() == [1, 2]
+        client.send(get("/half")[9:] + get("/one")[:5])
+        pipelining.send(get("/half")[9:] + get("/two"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert pair.connections() == [2, 1], "one of them has a part of a head here"
+        client.send(get("/one")[5:])
+        assert [(await one.answer()).body for one in (client, client, pipelining, pipelining)] == [b"second"] * 4
+        assert pair.connections() == [3, 0]
+        assert [(await one.ask()).body for one in (client, pipelining, other)] == [b"first"] * 3
+
+
+@pytest.mark.parametrize("ends", ["active", "drains", "the server stops", "the other is full"])
+@simulated
+async def test_it_stays_if_it_is_not_to_move_any_more(ends: str) -> None:
+    async with two_fronts() as pair:
+        (client,) = await served(pair.worlds[1], 1)
+        client.send(get("/half")[:9])
+        await trio.testing.wait_all_tasks_blocked()
+        await pair.look(1)
+        if ends == "active":
+            pair.board.active = 2
+        elif ends == "drains":
+            pair.worlds[1].front.draining = True
+        elif ends == "the server stops":
+            pair.moving[1].end()
+        else:
+            pair.board.lines[0][Hint.FULL] = FULL
+        client.send(get("/half")[9:])
+        assert (await client.answer()).body == b"second"
+        await trio.testing.wait_all_tasks_blocked()
+        assert pair.connections() == [0, 0 if ends == "drains" else 1]
 
 
 @simulated
@@ -526,9 +568,14 @@ async def test_a_front_that_is_not_active_waits_until_it_is() -> None:
 
 @simulated
 async def test_the_owner_says_how_many_are_active() -> None:
-    """By the processor time that the fronts write; a front that was started again begins at zero."""
+    """By the processor time that the fronts write, while cores are idle; a front that was started again begins at zero."""
     board = Board.create(4)
-    balance = Balance(board, 4)
+    idle, others = [0.0], [0.0]
+
+    def idle_time() -> float | None:
+        return idle[0]
+
+    balance = Balance(board, 4, idle_time)
     assert board.active == 1
     used = [0.0] * 4
 
@@ -536,7 +583,9 @@ async def test_the_owner_says_how_many_are_active() -> None:
         while True:
             for line, cpu in zip(board.lines, used, strict=True):
                 line[Hint.CPU] += int(cpu * BEAT * 1e6)
+                line[Hint.USED] += int(cpu * BEAT * 1e6)
                 line[Hint.HEARTBEAT] = int(1000 * trio.current_time()) or 1
+            idle[0] += BEAT * ((os.cpu_count() or 1) - sum(used) - others[0])
             await trio.sleep(BEAT)
 
     async with trio.open_nursery() as nursery:
@@ -551,7 +600,11 @@ async def test_the_owner_says_how_many_are_active() -> None:
         await trio.sleep(9 * BEAT)
         assert board.active == 1, "there is no slot for a second one"
         board.lines[0][Hint.LEASED] = 2
-        await trio.sleep(9 * BEAT)
+        others[0] = (os.cpu_count() or 1) - 1.3
+        await trio.sleep(99 * BEAT)
+        assert board.active == 1, "the processes need the other cores"
+        others[0] = 0.0
+        await trio.sleep(20 * BEAT)
         assert board.active == min(2, os.cpu_count() or 1)
         used[0] = 0.0
         await trio.sleep(CALM + 9 * BEAT)

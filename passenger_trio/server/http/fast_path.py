@@ -200,6 +200,8 @@ class FastPath:
             client.enter(Stage.IDLE, now, front.options.header_timeout)
         elif not front.draining:
             client.enter(Stage.IDLE, now, front.options.keep_alive_timeout)
+            if front.give_away is not None:
+                front.give_away(client)
         else:
             # A request that has arrived by now was sent in good faith, and is served; its response says that it is the last.
             try:
