@@ -38,7 +38,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Supervis
     (root / "data").mkdir()
     save(root, 1)
     options = ("--reload", "--reload-include", "*.po", "--reload-exclude", "data", "--stat-throttle-rate", "0")
-    with Supervisor.start(root, *options) as server:
+    with Supervisor.start(root, *options, env={"PYTHONDONTWRITEBYTECODE": ""}) as server:
         server.wait_log("restarts when files change")
         yield server, root
 
@@ -57,6 +57,14 @@ def test_each_save_is_served(started: tuple[Supervisor, Path]) -> None:
     shows(server, b"version 2, first")
     (root / "templates" / "page.html").write_text("second")
     shows(server, b"version 2, second")
+
+
+def test_saves_of_one_second_and_one_size_are_served(started: tuple[Supervisor, Path]) -> None:
+    """OP12: each of them; the interpreter's cache of bytecode takes two of them for one."""
+    server, root = started
+    for number in range(10, 20):
+        save(root, number)
+        shows(server, b"version %d" % number)
 
 
 def test_a_broken_save_shows_the_error_page_and_the_next_one_repairs_it(started: tuple[Supervisor, Path]) -> None:

@@ -11,6 +11,7 @@ import os
 import sys
 from os import listdir
 
+from passenger_trio_loader.fresh_code import trust_no_new_bytecode
 from passenger_trio_loader.interface import StartFailed
 
 
@@ -21,6 +22,7 @@ def load_application(options, interface):
     :raises StartFailed: there is no application.
     :raises BaseException: whatever the application's code raises, ``SystemExit`` included.
     """
+    trust_no_new_bytecode()
     with RareGarbageCollection():
         if options["entry_module"]:
             where = options["entry_module"]
