@@ -21,6 +21,7 @@ from passenger_trio.core.fronts.front_ledger import (
 from passenger_trio.core.fronts.messages import (
     GAP,
     REFRESH,
+    SLOW,
     Grant,
     ProcessCame,
     ProcessGoes,
@@ -266,7 +267,24 @@ def test_FR6_a_grant_is_for_one_of_those_that_were_told(ledger: FrontLedger, bus
     assert ledger.next_level() == pytest.approx(2.002 + GAP)
 
 
+@pytest.mark.parametrize(
+    ("waiting", "slots", "due"), [(0, 0, SLOW), (1, 0, REFRESH), (0, 1, REFRESH)], ids=["alone", "a waiter", "a slot"]
+)
+def test_FR6_one_less_that_waits_is_told_soon_if_another_front_has_a_waiter_or_a_slot(
+    ledger: FrontLedger, busy: Slot, waiting: int, slots: int, due: float
+) -> None:
+    """At a front that is alone the next request makes it true again: the list draws no slot away from anybody meanwhile."""
+    ledger.recalled(Recall(KEY, (), waiting, 0, 4, slots=slots), 2.0021)
+    ledger.ended(busy, SessionOutcome.DONE, 2.0022, kept=True)
+    told = 2.002
+    assert ledger.next_level() == pytest.approx(min(told + due, 2.002 + TOLD * SLACK))
+    ledger.queue(WaiterId(4), KEY, 2.0023)
+    ledger.queue(WaiterId(5), KEY, 2.0024)
+    assert ledger.next_level() == pytest.approx(told + GAP), "one more than was told"
+
+
 def test_FR6_a_queue_that_is_empty_for_a_moment_is_not_told(ledger: FrontLedger, busy: Slot) -> None:
+    ledger.recalled(Recall(KEY, (), 0, 0, 4, slots=1), 2.0025)
     ledger.ended(busy, SessionOutcome.DONE, 2.003, kept=True)
     ledger.ended(busy, SessionOutcome.DONE, 2.004, kept=True)
     assert ledger.next_level() == pytest.approx(2.004 + GAP)

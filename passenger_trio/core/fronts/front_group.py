@@ -143,7 +143,7 @@ class FrontGroup:
         told = self.told
         if listed > self.known or self.constrained or told is None or self.is_longer:
             return self.told_at + GAP
-        if listed < self.known or (told.age == math.inf and not self.stays):
+        if (listed < self.known and not self.is_alone) or (told.age == math.inf and not self.stays):
             return self.told_at + REFRESH
         # The last Want is true until its oldest waiter has waited for told.age.
         return max(self.told_at + GAP, min(self.told_at + SLOW, self.oldest + told.age), self.late_since + GAP)
@@ -163,6 +163,13 @@ class FrontGroup:
     def oldest(self) -> float:
         """When the oldest waiter came. There must be a waiter."""
         return next(iter(self.waiters.values())).arrival
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other front has waiters or slots, by what the owner has told. Then a list that is too long draws no slot away from anybody, and the next
+        request makes it true again: the number of a busy front's waiters changes with each request.
+        """
+        return not self.waiting_elsewhere and not self.slots_elsewhere
 
     @property
     def stays(self) -> bool:
