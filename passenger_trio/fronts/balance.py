@@ -38,8 +38,8 @@ class Balance:
         self._idle = idle or partial(idle_time, numbers)
         self._idle_before: tuple[float, float] | None = None
         """The last look: when, and the seconds. None: it was of a quiet server, which needs no other front."""
-        self._usually_idle = math.inf
-        """Cores, on an average of the last looks."""
+        self._usually_idle = 0.0
+        """Cores, on an average that begins with none: the less is idle, the longer it takes to be sure."""
         self._has_ended = False
         board.active = self._active.count
 
@@ -95,9 +95,8 @@ class Balance:
             return math.inf
         before, self._idle_before = self._idle_before, (now, seconds)
         if before is None or now <= before[0]:
-            self._usually_idle = math.inf
+            self._usually_idle = 0.0
             return 0.0
         idle = (seconds - before[1]) / (now - before[0])
-        usually = self._usually_idle
-        self._usually_idle = idle if usually == math.inf else usually + (idle - usually) / _SMOOTH
+        self._usually_idle += (idle - self._usually_idle) / _SMOOTH
         return min(idle, self._usually_idle)
