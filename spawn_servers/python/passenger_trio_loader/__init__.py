@@ -18,6 +18,7 @@ Reading order:
     events.py                hooks for applications
     interface.py             what WSGI and ASGI implement, and the files above call
     runtime.py, loading.py   from the supervisor's options to an application
+    fresh_code.py            what was saved a moment ago is compiled, not taken from the interpreter's cache
     advice.py                from an exception during the start to advice for a person
     tracebacks.py            exceptions as text
     output.py                the application's standard output and standard error

@@ -6,8 +6,8 @@ each process that starts later would run the first one if that was imported in b
 Law: a file is neither read from the cache nor put into it until it is older than ``MOMENT``. Once it is, no other version can have its second.
 """
 
-import time
 from importlib.machinery import SourceFileLoader
+from time import time
 
 MOMENT = 2.0
 """Seconds: more than the one that the cache has, because a file's time may be a little older than the save."""
@@ -19,7 +19,7 @@ def trust_no_new_bytecode():
 
     def path_stats(self, path):
         stats = stats_of(self, path)
-        if abs(time.time() - stats["mtime"]) < MOMENT:
+        if abs(time() - stats["mtime"]) < MOMENT:
             # The import system takes this as: there is no cache (importlib.abc.SourceLoader.path_stats).
             raise OSError("saved a moment ago")
         return stats
