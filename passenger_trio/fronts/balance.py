@@ -1,4 +1,8 @@
-"""The owner's part of the balance of fronts: it looks at the shared page and says there how many fronts are active (``core/fronts/active_fronts.py``)."""
+"""The owner's part of the balance of fronts: it looks at the shared page and says there how many fronts are active (``core/fronts/active_fronts.py``).
+
+It measures, and decides nothing: what the fronts have written, and what is idle of the processors (``system/processor_time.py``). Idle time varies from look to
+look, so the lower one of the last value and of an average is told; and it is read only while the fronts are busy.
+"""
 
 from __future__ import annotations
 

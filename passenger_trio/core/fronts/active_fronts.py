@@ -13,7 +13,7 @@ Laws:
 * Processor time alone makes a front active only if a part of a core is idle for it, and one more for each that is active. Fronts that share their cores with
   the processes are interrupted in each request, which costs a third more: where nothing is idle, one more front serves no more requests. Where the cores are
   full, and one front less would have as much done, it becomes idle.
-* A load that lasts makes a front active after two looks; a limit that fills up, at once. A front becomes idle after ``CALM`` seconds in which one front less
+* A load that lasts makes a front active after two looks that agree; a limit that fills up, at once. A front becomes idle after ``CALM`` seconds in which one front less
   would have been enough with ``_SPARE`` to spare. So a load that does not change does not move connections back and forth.
 * Connections move to the front with the fewest, and only if the difference is larger than what the accept gate allows, or if their front is not active.
   None moves where its limit could be exceeded, whatever the others do: an idle one would be closed for it.
