@@ -1,9 +1,10 @@
 """Imports modules while the applications load, instead of before them (DE10).
 
 Most of the time from the command to the first answer is spent on imports. A module that neither the start of a process nor a plain request
-needs is imported where it is used, so that it does not delay the first process. This module imports it, too, after the first processes were started: they
-load on another processor meanwhile, and no request has to wait for an import. As soon as requests are accepted, they go first. A server that becomes
-another user (``--user``) imports these modules before that, and also the modules of ``ON_OCCASION`` (OP8), because that user may not be able to read them.
+needs is imported where it is used, so that it does not delay the first process. This module imports it, too, after the first processes were started. What
+serves clients is imported while the application loads, on another processor. The rest has time: a module takes up to 30 ms, in which the server answers
+nobody, neither the first processes, which ask for their options, nor clients. So it is imported when requests are accepted, and requests go first; or
+after ``_APART``, because operators are served while an application loads for long, too. A server that becomes another user (``--user``) imports these modules before that, and also the modules of ``ON_OCCASION`` (OP8), because that user may not be able to read them.
 
 Laws: no code depends on this, because code that uses one of these modules imports it. Between two modules other tasks run.
 """
@@ -19,7 +20,16 @@ import trio
 
 from passenger_trio.late_classes import build_next
 
-__all__ = ["CLIENTS", "LATER", "ON_OCCASION", "OPERATORS", "build_classes", "import_everything", "import_rest"]
+__all__ = [
+    "CLIENTS",
+    "LATER",
+    "ON_OCCASION",
+    "OPERATORS",
+    "build_classes",
+    "import_everything",
+    "import_for_all",
+    "import_rest",
+]
 
 OPERATORS = (
     "passenger_trio.admin.context",
@@ -56,7 +66,9 @@ ON_OCCASION = (
 """Modules for a reload, an error message, an embedding program or several fronts. Many servers never need them."""
 _EXTRAS = ("dotenv", "watchfiles")
 """Optional dependencies for such occasions, imported if they are installed."""
-_PAUSE = 0.005
+_APART = 0.25
+"""Seconds that the first processes have the server for themselves."""
+_PAUSE = 0.002
 """Seconds between two modules, for requests."""
 
 
@@ -71,6 +83,17 @@ async def import_rest(names: Sequence[str] = LATER, accepts: trio.Event | None =
             await trio.sleep(_PAUSE)
         import_module(name)
     await trio.lowlevel.checkpoint()
+
+
+async def import_for_all(accepts: trio.Event) -> None:
+    """Import what serves clients, and then, when it is time, what serves operators. Always a checkpoint.
+
+    :param accepts: set when the server accepts requests.
+    """
+    await import_rest(CLIENTS, accepts)
+    with trio.move_on_after(_APART):
+        await accepts.wait()
+    await import_rest(OPERATORS, accepts)
 
 
 async def build_classes() -> None:

@@ -43,7 +43,7 @@ from passenger_trio.core.server_stop_times import time_for_requests, time_to_ask
 from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
-from passenger_trio.later import CLIENTS, OPERATORS, build_classes, import_everything, import_rest
+from passenger_trio.later import build_classes, import_everything, import_for_all, import_rest
 from passenger_trio.library_errors import reword
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import Config
@@ -314,7 +314,7 @@ async def open_tree(
 
             async def open_to_operators() -> None:
                 await trio.sleep(_FIRST)
-                await import_rest(CLIENTS + OPERATORS, accepts)
+                await import_for_all(accepts)
                 from passenger_trio.admin.admin_tasks import serve_operators
 
                 await serve_operators(server, tree, scraped, started)

@@ -9,7 +9,12 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import pytest
+import trio
+import trio.testing
+
 import passenger_trio
+from passenger_trio import later
 from passenger_trio.later import LATER, ON_OCCASION
 
 _FIRST = "import sys, passenger_trio.cli.main, passenger_trio.cli.start_cmd, passenger_trio.cli.source, passenger_trio.program"
@@ -51,6 +56,29 @@ def test_DE10_a_start_does_not_import_what_comes_later() -> None:
 def test_DE10_each_of_it_is_there() -> None:
     for name in LATER:
         import_module(name)
+
+
+@pytest.mark.parametrize(("accepted_after", "imported_after"), [(0.1, 0.1), (60.0, later._APART)])
+async def test_DE10_nothing_is_imported_between_the_server_and_its_first_processes(
+    accepted_after: float,
+    imported_after: float,
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An import of 30 ms delayed what a process asked, and the server's first client."""
+    begun, when = trio.current_time(), dict[str, float]()
+    monkeypatch.setattr(later, "import_module", lambda name: when.setdefault(name, trio.current_time() - begun))
+    accepts = trio.Event()
+    async with trio.open_nursery() as tasks:
+        tasks.start_soon(later.import_for_all, accepts)
+        await trio.sleep(accepted_after)
+        accepts.set()
+    assert [*when] == [*later.CLIENTS, *later.OPERATORS]
+    for name in later.CLIENTS:
+        assert when[name] == 0
+    for name in later.OPERATORS:
+        assert when[name] >= imported_after
+    assert when[later.OPERATORS[0]] < imported_after + 0.1
 
 
 _OF_A_SERVER = ("settings.py", "source.py", "apps_dir.py", "flags.py", "start_cmd.py", "banner.py")
