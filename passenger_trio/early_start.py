@@ -1,40 +1,45 @@
 """Starts an application's first program before the server itself is imported, because both take as long for their imports (DE10).
 
-The program is the loader that the first spawn would start, with the same command, environment and limits. It connects, says hello, and waits for its
-options. None of the application's code runs before its spawn takes the loader over (``spawn_listener``, ``direct.start_loader``).
+The program is the loader that the first spawn would start, with the same command, environment and limits. It connects and says hello. It gets its options
+between two imports (``let_load``), and loads the application while the server is imported. Then its spawn takes the loader over (``spawn_listener``,
+``direct.start_loader``).
 
 Laws:
 
 * This is a shortcut only. If it is impossible for any reason, the spawn starts its program itself, and reports what is wrong.
 * It is taken only for a program of the server's own user that needs no preparation, and only if the server has one application: with several, it is
   unknown which one is wanted first.
+* None of the application's code runs before the server's addresses are bound: a server that is started twice does not run it twice.
 * ``close`` ends a program that no spawn has taken. Nothing of it is left.
+* Neither this module nor what it imports needs Trio, whose import takes as long as that of a small application.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import socket
 from contextlib import ExitStack
 
 from passenger_trio.admin.registry import InstanceDir, create_instance_dir
-from passenger_trio.core.early_loader import may_start_early
+from passenger_trio.codecs.control_protocol import encode_options
+from passenger_trio.core.early_loader import may_load_early, may_start_early
 from passenger_trio.errors import PassengerError
 from passenger_trio.late_classes import define
 from passenger_trio.options import Config
 from passenger_trio.preflight import examine
+from passenger_trio.server.listening.bind import bind
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.detect import DetectedApp
-from passenger_trio.spawning.early_loader import EarlyLoader
+from passenger_trio.spawning.early_loader import SPAWN_BACKLOG, EarlyLoader
 from passenger_trio.spawning.known_apps import KnownApps
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.server_user import stays
-from passenger_trio.spawning.spawn_listener import SPAWN_BACKLOG
 from passenger_trio.system.cgroups import OwnCgroup
 from passenger_trio.system.children import start_program
 from passenger_trio.system.listen import listen_unix, remove_unix_socket
-from passenger_trio.system.pidfd import pin_child
+from passenger_trio.system.pidfd import pin_child, why_no_processes
 
 __all__ = ["EarlyStart", "start_before_server"]
 
@@ -48,7 +53,15 @@ class EarlyStart:
     places: AppPlaces
     specs: list[AppSpec]
     loader: EarlyLoader
+    sockets: list[socket.socket]
+    """The server's addresses."""
+    _may_load: bool
     _resources: ExitStack
+
+    def let_load(self) -> None:
+        """Let the loader load the application, if it is there by now. May be called again."""
+        if self._may_load:
+            self.loader.let_load()
 
     def close(self) -> None:
         """End the loader, if no spawn has taken it, and remove the directories. Idempotent."""
@@ -62,9 +75,10 @@ def start_before_server(config: Config, own_cgroup: OwnCgroup | None, known: Kno
     """
     with ExitStack() as resources:
         try:
-            if not (may_start_early(config) and stays(config.server.user)):
+            if not (may_start_early(config) and stays(config.server.user)) or why_no_processes():
                 return None
             apps = examine(config, known=known)
+            sockets = bind(config.server, resources)
             instance = create_instance_dir(config.server.instance_dir)
             resources.callback(instance.remove)
             places = AppPlaces(
@@ -79,7 +93,7 @@ def start_before_server(config: Config, own_cgroup: OwnCgroup | None, known: Kno
         except (PassengerError, OSError, ValueError):
             return None
         resources.callback(loader.close)
-        return EarlyStart(apps, instance, places, specs, loader, resources.pop_all())
+        return EarlyStart(apps, instance, places, specs, loader, sockets, may_load_early(config), resources.pop_all())
 
 
 def _start(spec: AppSpec, path: str, mode: int) -> EarlyLoader:
@@ -88,6 +102,8 @@ def _start(spec: AppSpec, path: str, mode: int) -> EarlyLoader:
     """
     role, command = ("preloader", spec.preloader_command) if spec.uses_preloader else ("worker", spec.command)
     environment, umask, token = spec.environment_now(), spec.umask, secrets.token_hex(16)
+    socket_name = secrets.token_hex(6)
+    options = encode_options(spec.loader_options(socket_name))
     with ExitStack() as undo:
         listening = listen_unix(path, SPAWN_BACKLOG, mode=mode)
         undo.callback(remove_unix_socket, path)
@@ -104,4 +120,6 @@ def _start(spec: AppSpec, path: str, mode: int) -> EarlyLoader:
         pidfd = pin_child(pid)
         undo.pop_all()
     output.close_writing_end()
-    return EarlyLoader(role, command, environment, umask, spec.uid, token, path, pidfd, output, listening)
+    return EarlyLoader(
+        role, command, environment, umask, spec.uid, token, path, socket_name, options, pidfd, output, listening
+    )

@@ -26,7 +26,7 @@ from passenger_trio.extensions import Extensions
 from passenger_trio.late_classes import define
 from passenger_trio.options import Config
 from passenger_trio.running import RunningServer
-from passenger_trio.server.listening.bind import GivenListener
+from passenger_trio.server.listening.given import GivenListener
 from passenger_trio.tree import open_server
 
 __all__ = ["ServerInThread", "run_in_thread"]

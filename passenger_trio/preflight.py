@@ -15,9 +15,7 @@ from passenger_trio.core.metrics_address import parse_metrics_address
 from passenger_trio.core.option_checks import TYPE_OPTIONS, check, check_app, check_types
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions, Config, ServerOptions
-from passenger_trio.pool.hooks import parse_hooks
 from passenger_trio.server.health_paths import paths_of_health
-from passenger_trio.server.logs.format_string import compile_format
 from passenger_trio.server.mounts import check_apart, check_place
 from passenger_trio.server.trusted_proxies import trusted_networks
 from passenger_trio.spawning.accounts import remembering
@@ -72,9 +70,15 @@ def _examine(config: Config, may_be_empty: bool, known: KnownApps | None, is_emb
         _check_limits(app, config.server)
         users.append(run_as(app, found, server_user=config.server.user, is_embedded=is_embedded))
         read_env_files(found.root, app.env_file)
-    parse_hooks(config.pool.hook)
+    # Imported where they are needed: they come with the server itself, and the first process is started before that (DE10).
+    if config.pool.hook:
+        from passenger_trio.pool.hooks import parse_hooks
+
+        parse_hooks(config.pool.hook)
     trusted_networks(config.server)
     if config.server.access_log_format not in ("combined", "json"):
+        from passenger_trio.server.logs.format_string import compile_format
+
         compile_format(config.server.access_log_format)
     if config.server.health_path:
         paths_of_health(config.server.health_path)

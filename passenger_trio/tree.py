@@ -57,7 +57,8 @@ from passenger_trio.reload.setup import descriptors_for, watched_of
 from passenger_trio.running import RunningServer
 from passenger_trio.server.front import Front
 from passenger_trio.server.health_paths import HealthPaths
-from passenger_trio.server.listening.bind import GivenListener, bind, take_over
+from passenger_trio.server.listening.bind import bind
+from passenger_trio.server.listening.given import GivenListener, take_over
 from passenger_trio.server.listening.listeners import Listeners
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.logs.tee import RecordTee
@@ -176,7 +177,11 @@ async def open_tree(
             raise OptionError(
                 "user", config.server.user, "a program that embeds the server becomes another user itself"
             )
-        sockets = given or bind(config.server, resources)
+        if early is not None:
+            early.let_load()
+            sockets = early.sockets
+        else:
+            sockets = given or bind(config.server, resources)
         scraped: list[socket.socket] = []
         if config.server.metrics_listen:
             from passenger_trio.admin.metrics_listener import bind_metrics

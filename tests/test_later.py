@@ -17,7 +17,11 @@ import passenger_trio
 from passenger_trio import later
 from passenger_trio.later import LATER, ON_OCCASION
 
-_FIRST = "import sys, passenger_trio.cli.main, passenger_trio.cli.start_cmd, passenger_trio.cli.source, passenger_trio.program"
+_FIRST = (
+    "import sys, passenger_trio.cli.main, passenger_trio.cli.start_cmd, passenger_trio.cli.source, passenger_trio.program, "
+    "passenger_trio.early_start"
+)
+_THEN = f"{_FIRST}, passenger_trio.program_tasks, passenger_trio.tree"
 
 
 def imported(program: str) -> set[str]:
@@ -38,6 +42,7 @@ def test_DE10_the_first_loader_does_not_wait_for_the_server() -> None:
     there = imported(_FIRST)
     assert "passenger_trio.early_start" in there
     assert not there & {
+        "trio",
         "passenger_trio.tree",
         "passenger_trio.pool.pool",
         "passenger_trio.core.policy",
@@ -46,7 +51,7 @@ def test_DE10_the_first_loader_does_not_wait_for_the_server() -> None:
 
 
 def test_DE10_a_start_does_not_import_what_comes_later() -> None:
-    there = imported(f"{_FIRST}, passenger_trio.tree")
+    there = imported(_THEN)
     assert "passenger_trio.pool.pool" in there
     assert not there & set(LATER)
     others = {"h11", "wsproto", "pickle", "email", "passenger_trio.fronts.fronts", "passenger_trio.pool.lease_desk"}
@@ -109,6 +114,6 @@ def imports_within_functions() -> Iterator[tuple[str, str]]:
 
 def test_OP8_what_a_server_may_come_to_import_is_imported_before_it_becomes_another_user() -> None:
     """With ``--user`` and ``--apps-dir``, no file that came later was served where the interpreter lay in root's home: no module named 'tomllib'."""
-    there = {*imported(f"{_FIRST}, passenger_trio.tree"), *LATER, *ON_OCCASION, *_BEFORE_IT_RUNS}
+    there = {*imported(_THEN), *LATER, *ON_OCCASION, *_BEFORE_IT_RUNS}
     missing = {(module, place) for module, place in imports_within_functions() if module not in there}
     assert not missing

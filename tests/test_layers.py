@@ -136,7 +136,7 @@ ALLOWED: dict[str, set[str]] = {
         "options",
         "version",
     },
-    "early_start": {"preflight", "admin", "spawning", "system", "core", "errors", "options"},
+    "early_start": {"preflight", "server", "admin", "spawning", "system", "codecs", "core", "errors", "options"},
     "tree": {
         "early_start",
         "log_lines",
@@ -160,7 +160,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "later": set(),
     "signals": set(),
-    "program": {
+    "program_tasks": {
         "early_start",
         "log_lines",
         "signals",
@@ -170,6 +170,17 @@ ALLOWED: dict[str, set[str]] = {
         "spawning",
         "system",
         "error_kernel",
+        "errors",
+        "options",
+    },
+    "program": {
+        "early_start",
+        "program_tasks",
+        "signals",
+        "running",
+        "reload",
+        "spawning",
+        "system",
         "errors",
         "options",
     },

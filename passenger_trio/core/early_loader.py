@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from passenger_trio.options import Config
 
-__all__ = ["may_start_early"]
+__all__ = ["may_load_early", "may_start_early"]
 
 
 def may_start_early(config: Config) -> bool:
@@ -13,3 +13,10 @@ def may_start_early(config: Config) -> bool:
         return False
     app = config.apps[0]
     return app.min_instances > 0 and not (app.app_start_command or app.preloader_socket or app.user or app.group)
+
+
+def may_load_early(config: Config) -> bool:
+    """Whether the application's own code may run before the server itself has started: not before all addresses are bound. A server
+    that was started twice by mistake must not run an application twice.
+    """
+    return not config.server.metrics_listen  # bound by the server itself

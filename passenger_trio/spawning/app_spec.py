@@ -8,7 +8,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -20,7 +20,6 @@ from passenger_trio.core.option_values import parse_umask
 from passenger_trio.late_classes import define
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.app_environment import Surroundings, environment_of_app
-from passenger_trio.spawning.backtraces import Program
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.env_files import read_env_files
 from passenger_trio.spawning.run_as import RunAs
@@ -29,6 +28,9 @@ from passenger_trio.system.children import descendants
 from passenger_trio.system.resource_limits import set_limits
 from passenger_trio.system.spawn_servers import find_loader
 from passenger_trio.version import __version__
+
+if TYPE_CHECKING:
+    from passenger_trio.spawning.backtraces import Program
 
 __all__ = ["SERVER_SOFTWARE", "AppSpec", "concurrency_of", "group_key", "make_app_spec"]
 

@@ -52,10 +52,10 @@ async def start_loader(
     pid = 0
 
     own = launch.make_environment()
-    early = spawn_listener.take_early(role, command, own, spec.umask)
+    early = spawn_listener.take_early(role, command, own, spec.umask, launch.options_for)
 
     with spawn_listener.expect(
-        role, lambda peer: is_program(peer, pid, spec.uid), early[0] if early is not None else None
+        role, lambda peer: is_program(peer, pid, spec.uid), early.pending if early is not None else None
     ) as pending:
         environment = {
             **own,
@@ -66,10 +66,11 @@ async def start_loader(
         try:
             output.give_to(spec.user)
             if early is not None:
-                _, pidfd, started_output = early
+                pidfd = early.pidfd
                 pid = pidfd.pid
                 output.close()
-                output = launch.output = started_output
+                output = launch.output = early.output
+                launch.socket_name = early.socket_name
             elif spec.takes(role):
                 what = "preloader" if role == "preloader" else "process"
                 command = launch.command = (f"the {what} on {spec.app.preloader_socket}",)
@@ -95,6 +96,9 @@ async def start_loader(
             output.on_lines = partial(sink.write, pid)
             output.has_room = sink.has_room
         launch.advance("start_program", "connect_back")
+        if early is not None and early.control is not None:
+            launch.resume(early.control)
+            return await launch.wait_ready(None, spec.app.start_timeout)
         return await launch.wait_ready(pending, spec.app.start_timeout)
 
 

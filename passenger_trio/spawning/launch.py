@@ -250,10 +250,20 @@ class Launch:
             readers.cancel_scope.cancel()
         return text
 
+    def options_for(self, socket_name: str) -> bytes:
+        """The message with the loader's options."""
+        return encode_options(self.spec.loader_options(socket_name))
+
+    def resume(self, control: ControlConnection) -> None:
+        """Go on with a program that has connected, and has its options. It was pinned before."""
+        self.control = control
+        self.advance("connect_back", "handshake")
+        self.journey = self.journey.performed("handshake", trio.current_time())
+
     def _shake_hands(self) -> None:
         assert self.control is not None
         self.advance("connect_back", "handshake")
-        self.control.send_nowait(encode_options(self.spec.loader_options(self.socket_name)))
+        self.control.send_nowait(self.options_for(self.socket_name))
         self.journey = self.journey.performed("handshake", trio.current_time())
 
     def _adopt(self, control: ControlConnection) -> None:

@@ -14,6 +14,8 @@ Laws:
 * A log reader that has stopped reading does not stop applications. If the receiver has no room
   (``has_room``), reading waits for ``_ROOM_TIMEOUT`` at most, and so does the application. Then
   lines are delivered all the same; the receiver counts its losses.
+
+Trio is imported where it is used: the first program gets its pipe before Trio is there (``early_start``, DE10).
 """
 
 from __future__ import annotations
@@ -22,8 +24,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-
-import trio
 
 __all__ = ["MAX_LINE", "TAIL_LINES", "OutputPipe"]
 
@@ -100,6 +100,8 @@ class OutputPipe:
 
     async def run(self) -> None:
         """Read until no process holds the writing end. May be cancelled and run again: no byte is lost."""
+        import trio
+
         await trio.lowlevel.checkpoint()
         while self._waiting or not self._ended:
             if not self._waiting:
@@ -111,6 +113,8 @@ class OutputPipe:
                 await trio.sleep(_PAUSE)
 
     async def _wait_for_room(self) -> None:
+        import trio
+
         with trio.move_on_after(_ROOM_TIMEOUT) as timeout:
             while not self.has_room():  # noqa: ASYNC110 polls: Trio cannot wait for the descriptor if it is a file
                 await trio.sleep(_ROOM_POLL)
@@ -151,6 +155,8 @@ class OutputPipe:
                 self._pass_on([_text(self._buffer)])
                 self._buffer = b""
             fd, self._reading_end = self._reading_end, -1
+            import trio
+
             trio.lowlevel.notify_closing(fd)
             os.close(fd)
             self._ended = True

@@ -30,19 +30,18 @@ from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.late_classes import define
 from passenger_trio.log_lines import processes as lines
-from passenger_trio.spawning.early_loader import EarlyLoader
+from passenger_trio.spawning.early_loader import SPAWN_BACKLOG, EarlyLoader
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.system.unix_peers import PeerCredentials
 
-__all__ = ["SPAWN_BACKLOG", "ControlConnection", "PendingSpawn", "SpawnListener"]
+__all__ = ["ControlConnection", "PendingSpawn", "SpawnListener"]
 
 _HELLO_TIME = 5.0
 _MAX_CALLERS = 64
 _MAX_REMAINING = 256
-SPAWN_BACKLOG = 128
 _BURST = 64
 _PAUSE = 0.02
 """Seconds of rest after each ``_BURST`` messages of one loader: a loader that floods the server slows down only itself."""
@@ -180,6 +179,18 @@ class PendingSpawn:
             self._connection = None
 
 
+@define(eq=False)
+class EarlyProgram:
+    """A loader that was started early, taken over by its spawn."""
+
+    pending: PendingSpawn
+    pidfd: PidFd
+    output: OutputPipe
+    socket_name: str
+    control: ControlConnection | None
+    """None: it has no options yet, and connects as others do."""
+
+
 class SpawnListener:
     """The listener of one instance."""
 
@@ -197,24 +208,38 @@ class SpawnListener:
         self._early = early
         self._early_pending: PendingSpawn | None = None
         if early is not None:
-            # It may have connected before its spawn begins.
+            # It may connect before its spawn begins.
             self._early_pending = PendingSpawn(
                 early.token, early.role, lambda peer: peer.pid == early.pidfd.pid and peer.uid == early.uid
             )
             self._expected[early.token] = self._early_pending
 
     def take_early(
-        self, role: str, command: tuple[str, ...], environment: dict[str, str], umask: int
-    ) -> tuple[PendingSpawn, PidFd, OutputPipe] | None:
-        """The loader that was started early, if it is the one that the first spawn wants; ``expect`` gets the pending spawn."""
+        self,
+        role: str,
+        command: tuple[str, ...],
+        environment: dict[str, str],
+        umask: int,
+        options_for: Callable[[str], bytes],
+    ) -> EarlyProgram | None:
+        """The loader that was started early, if it is the one that the first spawn wants; ``expect`` gets the pending spawn.
+
+        :param options_for: the message with the options, for the name of a socket.
+        """
         pending, self._early_pending = self._early_pending, None
-        if pending is None or self._early is None:
+        early = self._early
+        if pending is None or early is None:
             return None
-        output = self._early.take_output(role, command, environment, umask)
+        output = early.take_output(role, command, environment, umask, options_for(early.socket_name))
         if output is None:
             self._forget(pending)
             return None
-        return pending, self._early.pidfd, output
+        control = None
+        if (connection := early.take_connection()) is not None:
+            self._expected.pop(pending.token, None)
+            # The same pidfd: the launch has pinned the program with it.
+            control = ControlConnection(RawStream(connection.sock), connection.reader, connection.hello, early.pidfd)
+        return EarlyProgram(pending, early.pidfd, output, early.socket_name, control)
 
     @contextmanager
     def expect(

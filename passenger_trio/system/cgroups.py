@@ -23,13 +23,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 import time
 
 from passenger_trio.late_classes import define
 from passenger_trio.system.cgroup_dirs import own_directory
 from passenger_trio.system.children import start_program
 
-__all__ = ["OwnCgroup", "enter_own_cgroup", "kill_abandoned", "remove_cgroup", "write_file"]
+__all__ = ["Entering", "OwnCgroup", "enter_own_cgroup", "kill_abandoned", "remove_cgroup", "write_file"]
 
 _NAME = re.compile(r"passenger-trio\.(\d+)\.(\d+)\.(\d+)(?:\.watch)?")
 """Pid namespace, pid, start time. With ``.watch``: of its watchdog."""
@@ -142,6 +143,30 @@ def enter_own_cgroup(above: str = "", proc: str = "/proc") -> OwnCgroup | None:
             os.close(death_pipe)
     _rmdir(path)
     return None
+
+
+class Entering:
+    """Makes our cgroup and enters it (``enter_own_cgroup``) in a thread, while the program imports its next modules: the kernel takes up to
+    25 ms to move a process.
+    """
+
+    def __init__(self) -> None:
+        self._found: OwnCgroup | None = None
+        self._thread: threading.Thread | None = threading.Thread(target=self._enter, name="entering a cgroup")
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread is available
+            self._thread = None
+
+    def _enter(self) -> None:
+        self._found = enter_own_cgroup()
+
+    def finish(self) -> OwnCgroup | None:
+        """Wait until this process is in it. None: that is impossible."""
+        if self._thread is None:
+            return enter_own_cgroup()
+        self._thread.join()
+        return self._found
 
 
 def _start_watchdog(path: str) -> tuple[int, int]:

@@ -7,6 +7,8 @@ their control connection (CONTRACT.md).
 
 ``become_subreaper`` makes the kernel re-parent orphaned descendants to us, so that ``end_strays``
 finds programs that escaped.
+
+Trio is imported where it is used: the first program is started before Trio is there (``early_start``, DE10).
 """
 
 from __future__ import annotations
@@ -21,8 +23,6 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
-
-import trio
 
 from passenger_trio.system.pidfd import is_readable, parent_of
 from passenger_trio.system.syscalls import P_PID, P_PIDFD, WEXITED, pidfd_open, pidfd_send_signal, waitid
@@ -239,6 +239,8 @@ async def reap_strangers() -> None:
     pidfd watches. If no descriptor is left to read /proc, zombies stay a second longer, which does
     no harm.
     """
+    import trio
+
     with trio.open_signal_receiver(signal.SIGCHLD) as deaths:
         async for _ in deaths:
             zombies = _reap_zombies(())

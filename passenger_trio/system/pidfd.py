@@ -10,6 +10,8 @@ A pid is valid only while a pidfd pins it. Laws:
 
 A pidfd becomes readable when the process ends, whichever process its parent is. So grandchildren
 (processes that a preloader forked) are watched exactly like children.
+
+Trio is imported where it is used: the first program is pinned before Trio is there (``early_start``, DE10).
 """
 
 from __future__ import annotations
@@ -18,8 +20,6 @@ import errno
 import os
 import select
 import signal
-
-import trio
 
 from passenger_trio.late_classes import define
 from passenger_trio.system.syscalls import CLD_EXITED, P_PIDFD, WEXITED, pidfd_open, pidfd_send_signal, waitid
@@ -111,6 +111,8 @@ class PidFd:
 
         :raises trio.ClosedResourceError: the pidfd was closed before the exit was seen.
         """
+        import trio
+
         await trio.lowlevel.checkpoint()
         while not self.poll():
             if self._fd < 0:
@@ -163,6 +165,8 @@ class PidFd:
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
+            import trio
+
             trio.lowlevel.notify_closing(fd)
             os.close(fd)
 

@@ -7,11 +7,14 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from passenger_trio.late_classes import frozen
 from passenger_trio.system.pidfd import is_readable
-from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.system.syscalls import SO_PEERCRED, SO_PEERPIDFD
+
+if TYPE_CHECKING:
+    from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["PeerCredentials", "connect_unix_nowait", "peer_credentials", "peer_lives"]
 
@@ -64,6 +67,10 @@ def connect_unix_nowait(path: str, believe: Callable[[PeerCredentials], bool] | 
     :raises BlockingIOError: the listen queue is full.
     :raises OSError: no process listens there; with ``errno.EPERM``: an unexpected process does.
     """
+    from passenger_trio.system.raw_stream import (
+        RawStream,  # with Trio, which is not there yet when the first loader connects (DE10)
+    )
+
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.connect(path)

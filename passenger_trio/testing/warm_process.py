@@ -76,7 +76,9 @@ def _load() -> None:
     import passenger_trio.cli.main
     import passenger_trio.cli.source
     import passenger_trio.cli.start_cmd
+    import passenger_trio.early_start
     import passenger_trio.program
+    import passenger_trio.program_tasks
     import passenger_trio.testing.run_directory
     import passenger_trio.tree  # noqa: F401
     from passenger_trio.late_classes import build_rest

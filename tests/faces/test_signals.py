@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from faces_tools import BEHAVIOURS
 
-from passenger_trio.program import Effect, effects
+from passenger_trio.signals import Effect, effects
 from passenger_trio.testing import Supervisor, eventually
 
 pytestmark = pytest.mark.os

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import BindError
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.running import RunningServer
+from passenger_trio.system.pidfd import is_readable
 from passenger_trio.tree import open_tree
 
 HELLO = """
@@ -82,7 +86,10 @@ async def test_DE10_the_first_spawn_takes_the_loader(config: Config) -> None:
         assert await ask(server) == b"%d" % loader
         (spec,) = early.specs
         assert loader in spec.live_programs()
-        assert early.loader.take_output("preloader", spec.preloader_command, spec.environment_now(), spec.umask) is None
+        again = early.loader.take_output(
+            "preloader", spec.preloader_command, spec.environment_now(), spec.umask, early.loader.options
+        )
+        assert again is None
     assert not lives(loader)
 
 
@@ -127,11 +134,10 @@ async def test_DE10_a_server_that_cannot_listen_leaves_nothing(config: Config) -
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         config = attrs.evolve(config, server=attrs.evolve(config.server, port=taken.getsockname()[1]))
-        early = begun(config)
+        assert start_before_server(config, None, None) is None
         with pytest.raises(BindError):
-            async with tree(config, early):
+            async with open_tree(config, ErrorKernel(), become_user=lambda name: None):
                 pass
-    assert not lives(early.loader.pidfd.pid)
 
 
 @pytest.mark.os
@@ -148,6 +154,118 @@ async def test_DE10_a_loader_that_has_died_is_a_failed_start(config: Config, tmp
         assert group.last_failure is not None
         assert "exit status 3" in group.last_failure.summary
         assert any("is broken" in line for line in group.last_failure.output)
+
+
+def let_load(early: EarlyStart, done: Callable[[], bool]) -> None:
+    """As between two imports, until the application has been loaded."""
+    while not done():
+        early.let_load()
+        time.sleep(0.01)
+
+
+COUNTS = """
+with open("loaded", "a") as file:
+    file.write("once\\n")
+"""
+
+
+@pytest.mark.os
+@pytest.mark.parametrize("spawn_method", ["smart", "direct"])
+async def test_DE10_the_application_is_loaded_while_the_server_is_imported(config: Config, spawn_method: str) -> None:
+    config = of_app(config, spawn_method=spawn_method)
+    root = Path(config.apps[0].root)
+    (root / "passenger_wsgi.py").write_text(HELLO + COUNTS)
+    early = begun(config)
+    loader = early.loader.pidfd.pid
+    let_load(early, (root / "loaded").exists)
+    async with tree(config, early) as server:
+        assert await ask(server) == b"%d" % (loader if spawn_method == "smart" else os.getpid())
+        assert loader in early.specs[0].live_programs()
+    assert (root / "loaded").read_text() == "once\n"
+    assert not lives(loader)
+
+
+@pytest.mark.os
+async def test_DE10_an_application_that_fails_while_the_server_is_imported_says_why(config: Config) -> None:
+    """Its report is there, and its process has ended, before its spawn begins."""
+    (Path(config.apps[0].root) / "passenger_wsgi.py").write_text(f"print('comes so far')\n1 / 0\n{HELLO}")
+    early = begun(config)
+    let_load(early, lambda: is_readable(early.loader.pidfd._fd))
+    async with tree(config, early) as server:
+        (group,) = server.pool.statistics().groups
+        assert group.last_failure is not None
+        assert "ZeroDivisionError" in group.last_failure.summary + group.last_failure.traceback
+        assert any("comes so far" in line for line in group.last_failure.output)
+
+
+@pytest.mark.os
+async def test_DE10_a_loader_with_other_options_is_ended(config: Config) -> None:
+    """The application's options are not those that it was loaded with."""
+    early = begun(config)
+    loader = early.loader.pidfd.pid
+    let_load(early, lambda: early.loader._connection is not None)
+    early.specs[0].change(attrs.evolve(early.specs[0].app, base_uri="/other"))
+    async with tree(config, early) as server:
+        assert not lives(loader)
+        assert server.pool.statistics().groups[0].processes
+
+
+@pytest.mark.os
+async def test_DE10_a_stranger_gets_no_options(config: Config) -> None:
+    early = begun(config)
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(early.loader.path)
+        stranger.settimeout(30)
+        stranger.sendall(b'{"type": "hello", "token": "%s"}\n' % early.loader.token.encode())
+        let_load(early, lambda: early.loader._connection is not None)
+        with suppress(ConnectionResetError):
+            assert stranger.recv(1) == b""
+    async with tree(config, early) as server:
+        assert await ask(server) == b"%d" % early.loader.pidfd.pid
+
+
+@pytest.mark.os
+async def test_DE10_a_loader_that_does_not_say_hello_is_ended(config: Config, tmp_path: Path) -> None:
+    """The spawn starts another one, and says what that one does."""
+    python = tmp_path / "python"
+    liar = tmp_path / "liar.py"
+    liar.write_text(
+        "import os, socket, time\nsock = socket.socket(socket.AF_UNIX)\n"
+        "sock.connect(os.environ['PASSENGER_TRIO_SPAWN_SOCKET'])\nsock.sendall(b'good day\\n')\ntime.sleep(60)\n"
+    )
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *loader*) exec {sys.executable} {liar};; esac\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    config = of_app(config, python=str(python), start_timeout=1.0)
+    early = begun(config)
+    loader = early.loader.pidfd.pid
+    let_load(early, lambda: early.loader._is_spoilt)
+    async with tree(config, early) as server:
+        assert not lives(loader)
+        assert server.pool.statistics().groups[0].last_failure is not None
+
+
+@pytest.mark.os
+async def test_DE10_a_loader_that_was_let_load_and_is_not_taken_is_ended(config: Config) -> None:
+    early = begun(config)
+    let_load(early, lambda: early.loader._connection is not None)
+    port = early.sockets[0].getsockname()[1]
+    early.close()
+    assert not lives(early.loader.pidfd.pid)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", port))
+
+
+@pytest.mark.os
+async def test_DE10_nothing_is_loaded_before_all_addresses_are_bound(config: Config) -> None:
+    config = attrs.evolve(config, server=attrs.evolve(config.server, metrics_listen="127.0.0.1:0"))
+    early = begun(config)
+    for _ in range(20):
+        early.let_load()
+        time.sleep(0.01)
+    assert early.loader._connection is None
+    early.close()
 
 
 @pytest.mark.os

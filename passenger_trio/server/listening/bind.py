@@ -5,20 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Sequence
 from contextlib import ExitStack
-
-import trio
 
 from passenger_trio.core.option_values import parse_mode
 from passenger_trio.errors import BindError, OptionError
 from passenger_trio.options import ServerOptions
 from passenger_trio.system.listen import holder_of_port, listen_tcp, listen_unix
 
-__all__ = ["GivenListener", "bind", "take_over"]
-
-GivenListener = socket.socket | trio.SocketListener
-"""A listening socket that an embedding program has opened."""
+__all__ = ["bind"]
 
 
 def bind(options: ServerOptions, resources: ExitStack) -> list[socket.socket]:
@@ -42,30 +36,6 @@ def bind(options: ServerOptions, resources: ExitStack) -> list[socket.socket]:
     for sock in sockets:
         resources.callback(_close_unused, sock, path)
     return sockets
-
-
-def take_over(listeners: Sequence[GivenListener], resources: ExitStack) -> list[socket.socket]:
-    """Make listening sockets that a program has opened ready for a ``Listener``. From now on the server owns them and closes them, as
-    ``trio.serve_listeners`` does. The program keeps the file of a Unix socket.
-
-    :raises BindError: one of them is no listening stream socket.
-    """
-    taken = []
-    for given in listeners:
-        if isinstance(given, trio.SocketListener):
-            sock = socket.socket(fileno=os.dup(given.socket.fileno()))
-            given.socket.close()
-        else:
-            sock = given
-        resources.callback(sock.close)
-        taken.append(sock)
-    for sock in taken:
-        if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
-            raise BindError(f"listeners: {sock!r} is not a TCP or Unix stream socket")
-        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise BindError(f"listeners: {sock!r} does not listen; call listen() on it first")
-        sock.setblocking(False)
-    return taken
 
 
 def _close_unused(sock: socket.socket, path: str) -> None:
