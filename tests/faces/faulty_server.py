@@ -64,7 +64,7 @@ LATER_PLACES = {
     "the watch of slow requests": ("admin.slow_requests", "trio.sleep"),
     "a reload": ("reload.reloading", "Reloading._reload"),
     "the end of a removed application": ("reload.served_apps", "ServedApps._is_asked_for"),
-    "the lifeline": ("program", "lines.lifeline_ended"),
+    "the lifeline": ("program_tasks", "lines.lifeline_ended"),
 }
 
 # Where a thread or a process is asked for, and the kernel gives none: each of them does without, waits, or fails alone (KE3).

@@ -32,6 +32,7 @@ POOL_SIDE = [
     "error_kernel.py",
     "tree.py",
     "program.py",
+    "program_tasks.py",
     "reload",
     "running.py",
     "fronts",
