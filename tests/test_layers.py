@@ -203,7 +203,9 @@ ALLOWED: dict[str, set[str]] = {
     "testing": {
         "testing",
         "cli",  # with ``program``: what it starts, loaded in advance (``warm_process``)
+        "early_start",
         "program",
+        "program_tasks",
         "later",
         "tree",
         "running",
