@@ -9,6 +9,8 @@ Laws:
 * The front with the fewest connections always takes; so somebody takes each connection.
 * A front that exceeds the lowest by more than ``max(SLACK, SHARE * lowest)`` does not take any.
 * A front in between lets the others try first, for a moment.
+* A front that is full could take a connection only by closing an idle one. So it leaves it while any front has room; and where none has, one
+  of them takes first, for one newcomer must not cost a connection at each.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
-__all__ = ["SHARE", "SLACK", "Turn", "exceeds", "turn"]
+__all__ = ["SHARE", "SLACK", "Turn", "exceeds", "turn", "turn_when_full"]
 
 SLACK = 4
 """Connections that a front may have more than the lowest."""
@@ -34,18 +36,26 @@ class Turn(enum.Enum):
     """The listening socket is not watched until the counts are closer."""
 
 
-def turn(own: int, others: Iterable[int], *, is_full: bool = False) -> Turn:
-    """Decide for an active front with ``own`` connections.
+def turn(own: int, others: Iterable[int]) -> Turn:
+    """Decide for an active front with ``own`` connections, which has room.
 
-    :param others: the counts of the other active fronts; for a full front, of all others. (Those that show life.)
-    :param is_full: whether the front has as many connections as it may have.
+    :param others: the counts of the other active fronts that have room. (Those that show life.)
     """
     lowest = min(others, default=own)
     if own <= lowest:
         return Turn.TAKE
-    if is_full or exceeds(own, lowest):
+    return Turn.LEAVE if exceeds(own, lowest) else Turn.LAST
+
+
+def turn_when_full(own: tuple[int, int], others: Iterable[tuple[int, int]], *, room_elsewhere: bool) -> Turn:
+    """Decide for an active front that has as many connections as it may have.
+
+    :param own: its count and its number. :param others: the same of each other active front.
+    :param room_elsewhere: whether any other front may have one more. (If it is not active, it will be.)
+    """
+    if room_elsewhere:
         return Turn.LEAVE
-    return Turn.LAST
+    return Turn.TAKE if own <= min(others, default=own) else Turn.LAST
 
 
 def exceeds(own: int, lowest: int) -> bool:

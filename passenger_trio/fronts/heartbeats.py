@@ -1,6 +1,6 @@
 """The shared page: memory with a line of numbers for each front, and one for the owner. Each writes its own line, and all read all lines.
 
-A front writes its count of connections when it accepts one, and the other numbers several times a second. A front that has not written for
+A front writes its count of connections when it accepts one and when one ends, and the other numbers several times a second. A front that has not written for
 ``STALE`` seconds shows no life: the others accept connections as if it did not exist. The owner writes how many fronts are active
 (``core/fronts/active_fronts.py``): the first ones of those that show life. Nothing but hints and counters is shared in this way.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import trio
 
-from passenger_trio.core.accept_gate import Turn, turn
+from passenger_trio.core.accept_gate import Turn, turn, turn_when_full
 from passenger_trio.late_classes import frozen
 from passenger_trio.system.shared_page import SharedPage
 
@@ -47,6 +47,8 @@ class Hint(enum.IntEnum):
     """1: the server stops, and the front has got to know it. It moves no connection any more."""
     USED = 11
     """Processor time that the front has got, in microseconds."""
+    MOST = 12
+    """Connections that the front may have."""
 
 
 @frozen
@@ -110,6 +112,11 @@ class Board:
         full: int = self.lines[number][Hint.FULL]
         return full >= FULL
 
+    def room(self, number: int) -> int:
+        """How many connections more a front may have, as far as it has said."""
+        line = self.lines[number]
+        return 0 if self.is_full(number) else max(0, line[Hint.MOST] - line[Hint.CONNECTIONS])
+
     def is_still(self, now: float) -> bool:
         """Whether the server stops, and no front that shows life moves connections any more."""
         return all(self.lines[number][Hint.STILL] for number in self.alive(now))
@@ -163,13 +170,22 @@ class BoardGate:
         """Decide about the next connection."""
         now = self._current_time()
         own = self._own[Hint.CONNECTIONS] = self._count()
-        board, is_full = self._board, self._is_full()
-        if not board.is_active(self._number, now):
+        board, lines, number = self._board, self._board.lines, self._number
+        if not board.is_active(number, now):
             return Turn.LEAVE
-        # A front that is full holds back those only that are full, too.
-        others = board.alive(now) if is_full else [one for one in board.active_numbers(now) if not board.is_full(one)]
-        counts = (board.lines[number][Hint.CONNECTIONS] for number in others if number != self._number)
-        return turn(own, counts, is_full=is_full)
+        others = [one for one in board.active_numbers(now) if one != number]
+        if self._is_full():
+            room_elsewhere = any(board.room(one) for one in board.alive(now) if one != number)
+            counts = [(lines[one][Hint.CONNECTIONS], one) for one in others]
+            return turn_when_full((own, number), counts, room_elsewhere=room_elsewhere)
+        return turn(own, (lines[one][Hint.CONNECTIONS] for one in others if board.room(one)))
+
+    def connection_ended(self) -> None:
+        """Tell the others that there is room: they would close idle connections for new ones if they thought that nobody has any."""
+        own = self._own
+        own[Hint.CONNECTIONS] = self._count()
+        if own[Hint.FULL] >= FULL and not self._is_full():
+            own[Hint.FULL] = FULL - 1
 
     @property
     def is_open(self) -> bool:

@@ -9,7 +9,7 @@ Laws:
 * It keeps its age, its count of requests, and the time for which it has been idle.
 * A front trusts a packet as little as the owner does: one that is no message costs its connection only.
 * Inboxes outlive their fronts: what a front has not read when it dies is read by its successor.
-* A front that is full gets none. One that has no descriptor for a connection leaves it in the inbox.
+* A front that is full gets none; and before it closes an idle connection to make room, it gives it to a front that has room. One that has no descriptor for a connection leaves it in the inbox.
 * When the server stops, each front says on the page when it moves nothing any more, and takes in what comes until all have said so.
 """
 
@@ -51,18 +51,22 @@ class Moving:
         self._front = front
         self._inboxes = inboxes
         self._has_ended = False
+        self._sent: dict[int, tuple[int, int, int]] = {}
+        """Number of a front -> its heartbeat and its count on the page when it was last sent connections, and how many it has been sent since these
+        changed. It may not have read them yet."""
+        front.move_elsewhere = self._move_elsewhere
 
     def look(self, now: float) -> None:
         """Called several times a second: move what is to move."""
         board, front = self._board, self._front
         front.give_away = None
-        if self._has_ended or not board.active or front.draining or not front.connections:
+        if not self._moves or not front.connections:
             return
         is_active = board.is_active(self._number, now)
         places = self._places(now, is_active=is_active)
         moved = 0
         for number, connection in zip(places, _movable(front.connections) if places else (), strict=False):
-            if not self._move(connection, self._inboxes[number]):
+            if not self._move(connection, number):
                 break
             moved += 1
         if moved:  # the others decide by this before the next beat
@@ -71,10 +75,22 @@ class Moving:
             # A client that asks again at once is idle for a moment only, which no look would meet. And the slot for each of its requests is at an active front.
             front.give_away = self._give_away
 
+    @property
+    def _moves(self) -> bool:
+        """Whether anything moves at all now."""
+        return not self._has_ended and self._board.active > 0 and not self._front.draining
+
+    def _count(self, number: int) -> int:
+        """How many connections another front has, or will have when it has read its inbox."""
+        line = self._board.lines[number]
+        beat, count, sent = self._sent.get(number, (0, 0, 0))
+        now = int(line[Hint.CONNECTIONS])
+        return now + sent if (beat, count) == (line[Hint.HEARTBEAT], now) else now
+
     def _places(self, now: float, *, is_active: bool) -> list[int]:
         board, front = self._board, self._front
         others = {
-            number: int(board.lines[number][Hint.CONNECTIONS])
+            number: self._count(number)
             for number in board.active_numbers(now)
             if number != self._number and not board.is_full(number)
         }
@@ -82,7 +98,7 @@ class Moving:
             len(front.connections),
             others,
             is_active=is_active,
-            limit=front.most_connections,  # theirs is the same
+            limits={number: board.lines[number][Hint.MOST] for number in others},
             givers=len(board.alive(now)),
         )
 
@@ -93,8 +109,24 @@ class Moving:
         if not connection.is_movable or self._board.is_active(self._number, now):
             return
         places = self._places(now, is_active=False)
-        if places and self._move(connection, self._inboxes[places[0]]):
+        if places and self._move(connection, places[0]):
             self._board.lines[self._number][Hint.CONNECTIONS] -= 1
+
+    def _move_elsewhere(self, connection: object) -> bool:
+        """A connection is idle, and would be closed because this front is full. Give it to a front that has room, if there is one; active or not."""
+        assert isinstance(connection, Connection)
+        if not self._moves or not connection.is_movable:
+            return False
+        board, now = self._board, self._front.current_time()
+        active = board.active_numbers(now)
+        places = [
+            (number not in active, self._count(number), number)
+            for number in board.alive(now)
+            if number != self._number
+            and not board.is_full(number)
+            and self._count(number) < board.lines[number][Hint.MOST]
+        ]
+        return bool(places) and self._move(connection, min(places)[2])
 
     def end(self) -> None:
         """The server stops: move nothing from now on, and say so to the others."""
@@ -107,18 +139,21 @@ class Moving:
         for inbox in self._inboxes:
             inbox.close()
 
-    def _move(self, connection: OpenConnection, inbox: Packets) -> bool:
+    def _move(self, connection: OpenConnection, number: int) -> bool:
         peer = connection.peer
         moved = MovedConnection(
             peer.address, peer.cgi_pairs, peer.user, connection.opened, connection.since, connection.served
         )
         try:
-            if not inbox.send_nowait(encode_moved(moved), (connection.stream.fd,)):
+            if not self._inboxes[number].send_nowait(encode_moved(moved), (connection.stream.fd,)):
                 return False
         except trio.BrokenResourceError as error:
             self._front.warn_rarely(f"cannot move a connection to another front: {error}")
             return False
         connection.hand_over()
+        line = self._board.lines[number]
+        count = int(line[Hint.CONNECTIONS])
+        self._sent[number] = line[Hint.HEARTBEAT], count, self._count(number) - count + 1
         return True
 
 

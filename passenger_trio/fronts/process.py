@@ -128,7 +128,7 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
         board,
         setup.share.number,
         lambda: len(front.connections),
-        lambda: not front.takes_connection,
+        lambda: front.fullness >= 1.0,
         front.current_time,
     )
     front.gate = gate
@@ -194,6 +194,7 @@ async def _beat(board: Board, number: int, front: Front, pool: LeasedPool, gate:
         line[Hint.REQUESTS] = front.requests
         line[Hint.USED], line[Hint.CPU] = processor_time.used_and_wanted()
         line[Hint.FULL] = int(FULL * front.fullness)
+        line[Hint.MOST] = front.most_connections
         line[Hint.HEARTBEAT] = int(now * 1000)
         with front.kernel.contain("the balance of fronts"):
             gate.look()

@@ -89,6 +89,9 @@ class AcceptGate(Protocol):
 
     def turn(self) -> Turn: ...
 
+    def connection_ended(self) -> None:
+        """A connection of this front has ended."""
+
     async def wait_open(self) -> None:
         """Return when the front takes connections at all."""
 
@@ -123,6 +126,8 @@ class Front:
         self.connections: set[OpenConnection] = set()
         self.give_away: Callable[[object], None] | None = None
         """Called with each connection that has become idle, while those are to be served by other fronts; None: they stay."""
+        self.move_elsewhere: Callable[[object], bool] | None = None
+        """Called with a connection that is idle, and would be closed to make room. Returns whether another front has it now."""
         self.deadline_scanner: DeadlineScanner = DeadlineScanner(self.connections)
         self.current_time: Callable[[], float] = trio.lowlevel.current_clock().current_time
         """Monotonic seconds, as ``trio.current_time`` with fewer calls."""
@@ -223,15 +228,16 @@ class Front:
         return self._descriptors.takes_file(len(self.connections), self.spill.open_files)
 
     def make_room(self, wanted: int = 1) -> int:
-        """Close the connections that have been idle longest (R36). Returns their number. A client
-        that has just connected is about to send a request, so its connection is spared.
+        """Close the connections that have been idle longest (R36), or give them to fronts that have room. Returns
+        their number. A client that has just connected is about to send a request, so its connection is spared.
         """
         newest = self.current_time() - _JUST_COME
         idle = sorted(
             (c for c in self.connections if c.is_idle and (c.served or c.since < newest)), key=lambda c: c.since
         )[: max(wanted, len(self.connections) // 50)]
         for connection in idle:
-            connection.close_idle()
+            if self.move_elsewhere is None or not self.move_elsewhere(connection):
+                connection.close_idle()
         return len(idle)
 
     def short_of_descriptors(self, problem: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passenger_trio.core.accept_gate import Turn, exceeds, turn
+from passenger_trio.core.accept_gate import Turn, exceeds, turn, turn_when_full
 from passenger_trio.core.fronts.active_fronts import CALM, MOST_MOVES, ActiveFronts, Load, moves
 
 STEP = 0.125
@@ -160,9 +160,9 @@ def test_an_active_front_gives_what_it_has_too_many() -> None:
 
 
 def test_R36_nothing_moves_where_the_limit_could_be_exceeded() -> None:
-    assert moves(9, {0: 4}, is_active=False, limit=10, givers=2) == [0, 0, 0]
-    assert sorted(moves(9, {0: 4, 1: 8, 2: 9}, is_active=False, limit=10, givers=2)) == [0, 0, 0, 1]
-    assert moves(9, {0: 10, 1: 11}, is_active=False, limit=10) == []
+    assert moves(9, {0: 4}, is_active=False, limits={0: 10}, givers=2) == [0, 0, 0]
+    assert sorted(moves(9, {0: 4, 1: 8, 2: 9}, is_active=False, limits={0: 10, 1: 10, 2: 10}, givers=2)) == [0, 0, 0, 1]
+    assert moves(9, {0: 10, 1: 11}, is_active=False, limits={0: 10, 1: 10}) == []
 
 
 def test_so_many_at_a_look() -> None:
@@ -198,6 +198,12 @@ def test_what_has_moved_does_not_come_back(own: int, active: dict[int, int]) -> 
 
 
 def test_a_full_front_leaves_connections_to_fronts_that_have_room() -> None:
-    assert turn(10, [12, 10], is_full=True) is Turn.TAKE, "they are as full"
-    assert turn(10, [9], is_full=True) is Turn.LEAVE
+    assert turn_when_full((10, 0), [(12, 1)], room_elsewhere=True) is Turn.LEAVE
     assert turn(10, [9]) is Turn.LAST
+
+
+def test_where_all_fronts_are_full_one_of_them_makes_room_first() -> None:
+    full = [(10, 0), (9, 1), (9, 2)]
+    turns = [turn_when_full(own, [one for one in full if one != own], room_elsewhere=False) for own in full]
+    assert turns == [Turn.LAST, Turn.TAKE, Turn.LAST]
+    assert turn_when_full((9, 2), [], room_elsewhere=False) is Turn.TAKE

@@ -330,7 +330,7 @@ def test_FR3_a_front_without_a_sign_of_life_does_not_count() -> None:
     gate = BoardGate(board, 0, lambda: 10, lambda: False, lambda: now)
     other = board.lines[1]
     assert gate.turn() is Turn.TAKE, "the other has never written"
-    other[Hint.HEARTBEAT] = int(now * 1000)
+    other[Hint.HEARTBEAT], other[Hint.MOST] = int(now * 1000), 10
     assert gate.turn() is Turn.LEAVE
     assert board.read(0, now).connections == 10
     now += 2 * STALE

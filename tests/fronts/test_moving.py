@@ -41,6 +41,8 @@ class Pair:
             line = self.board.lines[number]
             line[Hint.HEARTBEAT] = max(1, int(1000 * trio.current_time()))
             line[Hint.CONNECTIONS] = len(world.front.connections)
+            line[Hint.FULL] = int(FULL * world.front.fullness)
+            line[Hint.MOST] = world.front.most_connections
 
     async def look(self, number: int) -> None:
         """A front looks what is to move, and everybody does what follows."""
@@ -384,8 +386,10 @@ async def test_R36_without_a_descriptor_a_connection_waits_in_the_inbox() -> Non
 async def test_nothing_moves_to_a_front_that_is_full() -> None:
     async with two_fronts() as pair:
         (client,) = await served(pair.worlds[1], 1)
-        pair.board.lines[0][Hint.FULL] = 1000
-        await pair.look(1)
+        pair.beat()
+        pair.board.lines[0][Hint.FULL] = FULL
+        pair.moving[1].look(trio.current_time())
+        await trio.testing.wait_all_tasks_blocked()
         assert pair.connections() == [0, 1]
         assert (await client.ask()).body == b"second"
 
@@ -475,10 +479,70 @@ async def test_a_front_that_is_full_closes_idle_ones_or_waits() -> None:
         (client,) = await served(pair.worlds[1], 1)
         await trio.sleep(2)
         pair.beat()
-        pair.board.lines[0][Hint.CONNECTIONS] = 0  # two have come since
+        pair.board.lines[0][Hint.CONNECTIONS] = pair.board.lines[0][Hint.FULL] = 0  # two have come since
         pair.moving[1].look(trio.current_time())
+        pair.board.lines[1][Hint.FULL] = FULL
         assert (await client.ask()).body == b"first"
         assert sum([(await one.at_end()) for one in old if one.ended.is_set()]) == 1
+
+
+@simulated
+async def test_R36_a_front_that_is_full_closes_no_idle_connection_while_another_has_room() -> None:
+    """Connections may have come to it while one was under way to it. The limit is that of all fronts together."""
+    async with two_fronts(ServerOptions(max_connections=4, keep_alive_timeout=100)) as pair:
+        old = await served(pair.worlds[0], 4)
+        await trio.sleep(1)  # so they are idle longest
+        moving = await served(pair.worlds[1], 2)
+        await trio.sleep(2)
+        pair.beat()
+        pair.board.lines[0][Hint.CONNECTIONS] = pair.board.lines[0][Hint.FULL] = 0  # four have come since
+        pair.moving[1].look(trio.current_time())
+        assert [(await client.ask()).body for client in moving] == [b"first"] * 2
+        assert sorted([(await client.ask()).body for client in old]) == [b"first"] * 2 + [b"second"] * 2
+        assert pair.connections() == [4, 2]
+        pair.board.active = 0
+        assert pair.worlds[0].front.make_room() == 1
+        await trio.testing.wait_all_tasks_blocked()
+        assert pair.connections() == [3, 2], "nothing moves at all: one is closed"
+
+
+@simulated
+async def test_R36_what_is_under_way_to_a_front_takes_its_room() -> None:
+    """A front that reads nothing for a while was sent more and more, by the count on its line."""
+    async with two_fronts(ServerOptions(max_connections=9, keep_alive_timeout=100), reads=False) as pair:
+        clients = await served(pair.worlds[1], 9)
+        pair.beat()
+        for _ in range(9):
+            pair.moving[1].look(trio.current_time())
+            await trio.testing.wait_all_tasks_blocked()
+        assert pair.connections() == [0, 1], "the last one leaves room for who connects there"
+        for client in clients:
+            client.close()
+
+
+@simulated
+async def test_R36_a_front_tells_at_once_that_a_connection_has_ended() -> None:
+    """Else the others believe for a beat that all are full, and close idle connections for new ones."""
+    async with two_fronts(ServerOptions(max_connections=2, keep_alive_timeout=100)) as pair:
+        for number, world in enumerate(pair.worlds):
+            front = world.front
+            front.gate = BoardGate(
+                pair.board,
+                number,
+                lambda front=front: len(front.connections),
+                lambda front=front: front.fullness >= 1.0,
+                front.current_time,
+            )
+        await served(pair.worlds[0], 2)
+        first, _ = await served(pair.worlds[1], 2)
+        pair.board.active = 2
+        pair.beat()
+        gate = pair.worlds[0].front.gate
+        assert gate is not None
+        assert gate.turn() is Turn.TAKE, "all are full"
+        first.close()
+        await trio.testing.wait_all_tasks_blocked()
+        assert gate.turn() is Turn.LEAVE
 
 
 # -- who accepts ------------------------------------------------------------------------------------------------------
@@ -502,7 +566,7 @@ async def test_the_active_fronts_are_the_first_that_show_life() -> None:
     board, full = Board.create(3), [False] * 3
     at = gates(board, full, 3)
     for line in board.lines:
-        line[Hint.HEARTBEAT] = int(1000 * trio.current_time()) or 1
+        line[Hint.HEARTBEAT], line[Hint.MOST] = int(1000 * trio.current_time()) or 1, 100
     board.active = 2
     assert [gate.turn() for gate in at] == [Turn.TAKE, Turn.TAKE, Turn.LEAVE]
     await trio.sleep(STALE + 0.01)
@@ -525,7 +589,7 @@ async def test_R36_a_front_that_is_full_holds_back_no_other() -> None:
     board, full = Board.create(3), [True, False, False]
     at = gates(board, full, 3)
     for line, count in zip(board.lines, (2, 40, 40), strict=True):
-        line[Hint.HEARTBEAT] = int(1000 * trio.current_time()) or 1
+        line[Hint.HEARTBEAT], line[Hint.MOST] = int(1000 * trio.current_time()) or 1, 100
         line[Hint.CONNECTIONS] = count
     board.active = 2
     assert at[1].turn() is Turn.LEAVE
@@ -539,11 +603,25 @@ async def test_R36_a_front_that_is_full_holds_back_no_other() -> None:
 
 
 @simulated
+async def test_R36_no_front_makes_room_while_another_has_some() -> None:
+    """Five connections that three fronts share: two, two and one."""
+    board, full = Board.create(3), [False, True, True]
+    at = gates(board, full, 3)
+    for line, count, most in zip(board.lines, (1, 2, 1), (2, 2, 1), strict=True):
+        line[Hint.HEARTBEAT] = int(1000 * trio.current_time()) or 1
+        line[Hint.CONNECTIONS], line[Hint.MOST] = count, most
+    assert [gate.turn() for gate in at] == [Turn.TAKE, Turn.LEAVE, Turn.LEAVE]
+    board.lines[0][Hint.CONNECTIONS], full[0] = 2, True
+    assert [gate.turn() for gate in at] == [Turn.LAST, Turn.LAST, Turn.TAKE]
+    board.page.close()
+
+
+@simulated
 async def test_a_front_that_is_not_active_waits_until_it_is() -> None:
     board = Board.create(2)
     (_, gate) = gates(board, [False] * 2, 2)
     for line in board.lines:
-        line[Hint.HEARTBEAT] = int(1000 * trio.current_time()) or 1
+        line[Hint.HEARTBEAT], line[Hint.MOST] = int(1000 * trio.current_time()) or 1, 100
     board.active = 1
     waited = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -584,7 +662,7 @@ async def test_the_owner_says_how_many_are_active() -> None:
             for line, cpu in zip(board.lines, used, strict=True):
                 line[Hint.CPU] += int(cpu * BEAT * 1e6)
                 line[Hint.USED] += int(cpu * BEAT * 1e6)
-                line[Hint.HEARTBEAT] = int(1000 * trio.current_time()) or 1
+                line[Hint.HEARTBEAT], line[Hint.MOST] = int(1000 * trio.current_time()) or 1, 100
             idle[0] += BEAT * ((os.cpu_count() or 1) - sum(used) - others[0])
             await trio.sleep(BEAT)
 

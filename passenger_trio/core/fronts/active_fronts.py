@@ -133,7 +133,7 @@ def moves(
     *,
     is_active: bool,
     most: int = MOST_MOVES,
-    limit: float = math.inf,
+    limits: Mapping[int, float] | None = None,
     givers: int = 1,
 ) -> list[int]:
     """Where connections of a front go: the number of a front for each that moves.
@@ -141,10 +141,10 @@ def moves(
     :param own: how many connections the front has.
     :param active: of each other active front, its number and how many connections it has.
     :param is_active: whether the front itself is active.
-    :param limit: how many connections a front may have.
+    :param limits: how many connections each of them may have; None: any number.
     :param givers: how many fronts may give connections, or accept some, at the same time: each takes its part of the room that is left.
     """
-    takes = {number: (limit - count) / givers for number, count in active.items()}
+    takes = {number: ((limits[number] if limits else math.inf) - count) / givers for number, count in active.items()}
     fewest = [(count, number) for number, count in active.items() if takes[number] >= 1]
     if not fewest or (is_active and not exceeds(own, min(fewest)[0])):
         return []

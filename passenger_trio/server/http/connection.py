@@ -93,6 +93,8 @@ class Connection(Client):
                 ended = True
         finally:
             front.connections.discard(self)
+            if front.gate is not None:
+                front.gate.connection_ended()
             if containment.error is not None or self.broken:
                 front.rejected["internal_error"] += 1
             exchange = self.exchange

@@ -11,6 +11,7 @@ Each listener has one accept loop. Laws:
 from __future__ import annotations
 
 import os
+import select
 import socket
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ class Listener:
                     break
                 if not front.takes_connection:
                     # It is known that a client waits only the first time. Making room without a waiting client would close an idle connection for nothing.
-                    if not turn and not front.make_room():
+                    if not turn and self._has_client() and not front.make_room():
                         # Every connection has a request in hand: newcomers wait in the kernel's queue.
                         await trio.sleep(_PAUSE)
                     # Connections that were told to end stay open until their tasks have run.
@@ -105,6 +106,12 @@ class Listener:
             await trio.sleep(_CLOSED)
             return False
         return True
+
+    def _has_client(self) -> bool:
+        """Whether a connection still waits: another front may have taken it meanwhile."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
 
     def accept_waiting(self, clients: trio.Nursery) -> None:
         """The server drains: accept the connections that have come by now, up to the ceiling.
