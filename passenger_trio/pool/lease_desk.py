@@ -192,8 +192,11 @@ class LeaseDesk:
     # -- steps --------------------------------------------------------------------------------------------------
 
     def _step(self, decide: Callable[[], Iterable[OwnerDecision]]) -> None:
-        """Perform the decisions of ``decide``, and what follows from them."""
+        """Perform the decisions of ``decide``, and what follows from them. First what the pool has answered: an answer is for the waiter that the
+        queue knew, and what a front says now could make it another one's.
+        """
         try:
+            self._take_answers()
             self._perform(decide())
             self._settle()
         except BadFrontMessage:
@@ -204,14 +207,17 @@ class LeaseDesk:
 
     def _settle(self) -> None:
         """Take the pool's answers, tell the fronts about processes, and send the levels that are due."""
-        while self._answered:
-            self._take_answer(self._answered.popleft())
+        self._take_answers()
         self._tell_of_processes()
         self._look_at_others()
         now = self._pool.current_time()
         if self._ledger.next_deadline() <= now:
             self._perform(self._ledger.tick(now))
         self._wake_by(self._ledger.next_deadline())
+
+    def _take_answers(self) -> None:
+        while self._answered:
+            self._take_answer(self._answered.popleft())
 
     def _look_at_others(self) -> None:
         for key in list(self._others):

@@ -142,6 +142,7 @@ class FrontsWorld:
 
     def front_dies(self, front: TheFront) -> None:
         """Its connections are gone, and what was under way to and from it. The owner hears of it at once or later: the law is about its ledger."""
+        self.owner_does(())
         front.alive = False
         self.fronts.remove(front)
         self.owner_does(self.owner.front_gone(front.id))
@@ -260,6 +261,7 @@ class FrontsWorld:
             while front.from_owner and front.from_owner[0][0] <= self.now:
                 self._front_hears(front, front.from_owner.popleft()[1])
             self.front_does(front, front.ledger.tick(self.now))
+        self.owner_does(())
         self.owner_does(self.owner.tick(self.now))
         while self.attempts and self.attempts[0][0] <= self.now:
             _, attempt = heapq.heappop(self.attempts)
@@ -285,6 +287,7 @@ class FrontsWorld:
         line.append((due, message))
 
     def _owner_hears(self, front: TheFront, message: Any) -> None:
+        self.owner_does(())  # first what the policy has answered, as in ``LeaseDesk``
         match message:
             case messages.Want():
                 self.owner_does(self.owner.want(front.id, message, self.now))

@@ -15,7 +15,7 @@ from running_pool import KEY, check, check_end, checkout, only, until
 from trio.testing import MockClock
 
 from passenger_trio.core.fronts.front_group import MOST_IDLE_TIME
-from passenger_trio.core.fronts.messages import FromFront, FromOwner, Return
+from passenger_trio.core.fronts.messages import FromFront, FromOwner, Grant, Return, Waiting, Want
 from passenger_trio.core.model import SessionId, SessionOutcome
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.error_kernel import ErrorKernel
@@ -168,6 +168,29 @@ async def test_FR2_a_front_asks_once_for_many_requests(autojump_clock: MockClock
         assert len(front.sent) <= 5, front.sent
         await fronts.nothing_leased()
         assert fronts.pool.statistics().groups[0].processes[0].processed == 50
+
+
+async def test_FR2_a_slot_goes_to_the_waiter_that_the_queue_has_chosen(autojump_clock: MockClock) -> None:
+    """The pool gives a slot to the oldest waiter. In the same moment its front says that this one was served, and that a younger one waits: the slot was
+    given to that one, before older ones at other fronts.
+    """
+    spawner = DummySpawner(serve=echo)
+    async with fronts_on(spawner) as fronts:
+        await trio.sleep(5)
+        session = await checkout(fronts.pool, KEY)
+        sent: list[FromOwner] = []
+        front = fronts.desk.front_came(lambda message, descriptor: sent.append(message))
+        now = trio.current_time()
+        old, young = Waiting(now - 2, None, b""), Waiting(now - 1, None, b"")
+        fronts.desk.received(front, Want(KEY, (old,), 1, 0, 0.0))
+        session.close(DONE)
+        fronts.desk.received(front, Want(KEY, (young,), 1, 0, 0.0))
+        await trio.lowlevel.checkpoint()
+        (grant,) = [message for message in sent if isinstance(message, Grant)]
+        assert grant.arrival == old.arrival
+        fronts.desk.received(front, Return(1, grant.slot, 0, SessionOutcome.NOT_STARTED, reusable=True))
+        fronts.desk.front_gone(front)
+        await fronts.nothing_leased()
 
 
 async def test_FR4_what_a_dead_front_left_is_over_before_its_place_is_free(autojump_clock: MockClock) -> None:

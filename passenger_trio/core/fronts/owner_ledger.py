@@ -5,7 +5,8 @@ Such a waiter is a *ticket* in the policy's queue, with the arrival that the fro
 messages and the time that each call passes; it must not know a socket or a clock.
 
 Each call returns decisions. The shell performs them in order. Some of them are facts for the policy, which answers by ``granted`` or ``refused``. The
-shell passes on those answers after it has performed the last decision of the call.
+shell passes on those answers after it has performed the last decision of the call, and before its next call: an answer is for the waiter that its ticket
+had when the policy chose it, and a ``Want`` gives tickets to other waiters.
 
 Laws:
 
