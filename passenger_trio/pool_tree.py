@@ -42,8 +42,8 @@ from passenger_trio.preflight import examine
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.system.pidfd import why_no_processes
+from passenger_trio.system.processor_quota import cpus
 from passenger_trio.system.resource_limits import soft_limit
-from passenger_trio.system.syscalls import cpus
 
 __all__ = ["RunningPool", "open_pool"]
 

@@ -70,8 +70,8 @@ from passenger_trio.spawning.known_apps import KnownApps
 from passenger_trio.spawning.server_user import stays
 from passenger_trio.system.cgroups import OwnCgroup
 from passenger_trio.system.pidfd import why_no_processes
+from passenger_trio.system.processor_quota import cpus
 from passenger_trio.system.resource_limits import soft_limit
-from passenger_trio.system.syscalls import cpus
 
 if TYPE_CHECKING:
     from passenger_trio.early_start import EarlyStart

@@ -48,8 +48,8 @@ from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_spec import AppSpec, group_key
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.known_apps import KnownApps
+from passenger_trio.system.processor_quota import cpus
 from passenger_trio.system.resource_limits import soft_limit
-from passenger_trio.system.syscalls import cpus
 from passenger_trio.system.threads import NoThread, in_thread
 
 __all__ = ["Parts", "Reloading"]

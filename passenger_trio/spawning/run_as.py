@@ -16,7 +16,7 @@ from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.spawning.accounts import account_of, find_account, find_group, groups_of, nobody, remembered
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.user_access import what_is_closed
-from passenger_trio.system.syscalls import cpus
+from passenger_trio.system.processor_quota import cpus
 
 __all__ = ["RunAs", "check_fronts", "check_reach", "find_server_user", "log_choice", "log_more", "run_as"]
 

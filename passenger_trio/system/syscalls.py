@@ -28,7 +28,6 @@ __all__ = [
     "WNOWAIT",
     "WSTOPPED",
     "Ended",
-    "cpus",
     "processors",
 ]
 __all__ += ["pidfd_open", "pidfd_send_signal", "waitid"]
@@ -104,8 +103,3 @@ def processors() -> frozenset[int]:
     """The numbers of the processors that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return frozenset(affinity(0) if affinity else range(os.cpu_count() or 1))
-
-
-def cpus() -> int:
-    """How many processors this process may use."""
-    return len(processors())
