@@ -86,8 +86,14 @@ class Fronts:
     def __init__(self, pool: Pool, nursery: trio.Nursery) -> None:
         self.pool = pool
         self.desk = LeaseDesk(pool, ErrorKernel())
+        self.running = trio.CancelScope()
+        """Around the desk's task."""
         self._nursery = nursery
         self._scopes: dict[int, trio.CancelScope] = {}
+
+    async def run(self) -> None:
+        with self.running:
+            await self.desk.run()
 
     def front(self, most_queued: int = 0) -> NearFront:
         front = NearFront(self.desk, most_queued)
@@ -117,7 +123,7 @@ async def fronts_on(spawner: DummySpawner, *, group: GroupLimits | None = None, 
         await nursery.start(pool.run)
         await pool.add_group(KEY, group or GroupLimits(), spawner, 10.0)
         fronts = Fronts(pool, nursery)
-        nursery.start_soon(fronts.desk.run)
+        nursery.start_soon(fronts.run)
         yield fronts
         check(pool)
         nursery.cancel_scope.cancel()
@@ -214,6 +220,23 @@ async def test_FR4_what_a_dead_front_left_is_over_before_its_place_is_free(autoj
         ends.set()
         with trio.fail_after(LONG):
             (await waiting.wait()).close(DONE)
+        await fronts.nothing_leased()
+
+
+async def test_FR4_a_front_that_outlasts_the_desk_gives_its_slots_back(autojump_clock: MockClock) -> None:
+    """A front that stands still is killed when the server has no more time: the desk has ended by then, or ends later."""
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        await trio.sleep_forever()
+
+    async with fronts_on(DummySpawner(serve=serve)) as fronts:
+        one, other = fronts.front(), fronts.front()
+        (await one.checkout()).connect_nowait()
+        await trio.sleep(0.1)
+        fronts.running.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        fronts.kill(one)
+        fronts.kill(other)
         await fronts.nothing_leased()
 
 
