@@ -3,7 +3,7 @@
 Most of the time from the command to the first answer is spent on imports. A module that neither the start of a process nor a plain request
 needs is imported where it is used, so that it does not delay the first process. This module imports it, too, after the first processes were started. What
 serves clients is imported while the application loads, on another processor. The rest has time: a module takes up to 30 ms, in which the server answers
-nobody, neither the first processes, which ask for their options, nor clients. So it is imported when requests are accepted, and requests go first; or
+nobody, neither the first processes, which ask for their options, nor clients. So it is imported when requests are accepted, after those who have waited; or
 after ``_APART``, because operators are served while an application loads for long, too. A server that becomes another user (``--user``) imports these modules before that, and also the modules of ``ON_OCCASION`` (OP8), because that user may not be able to read them.
 
 Laws: no code depends on this, because code that uses one of these modules imports it. Between two modules other tasks run.
@@ -68,6 +68,8 @@ _EXTRAS = ("dotenv", "watchfiles")
 """Optional dependencies for such occasions, imported if they are installed."""
 _APART = 0.25
 """Seconds that the first processes have the server for themselves."""
+_FIRST_CLIENTS = 0.03
+"""Seconds for the requests of those who connected while the server started."""
 _PAUSE = 0.002
 """Seconds between two modules, for requests."""
 
@@ -93,6 +95,8 @@ async def import_for_all(accepts: trio.Event) -> None:
     await import_rest(CLIENTS, accepts)
     with trio.move_on_after(_APART):
         await accepts.wait()
+        if not all(name in sys.modules for name in OPERATORS):
+            await trio.sleep(_FIRST_CLIENTS)
     await import_rest(OPERATORS, accepts)
 
 
