@@ -96,6 +96,10 @@ class LeasedPool:
         self._ledger.add_group(key, most_queued)
         self._rejections.setdefault(key, None)
 
+    def moved_in(self, now: float) -> None:
+        """A connection has come from another front."""
+        self._ledger.moved_in(now)
+
     async def run(self) -> None:
         """Call the ledger's ``tick`` when it is due, until cancelled.
 

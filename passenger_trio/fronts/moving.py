@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -166,8 +166,11 @@ def _movable(connections: set[OpenConnection]) -> list[OpenConnection]:
 class Inbox:
     """Takes in the connections that other fronts give to this one."""
 
-    def __init__(self, sock: socket.socket, front: Front, board: Board, number: int) -> None:
-        """:param number: of this front."""
+    def __init__(
+        self, sock: socket.socket, front: Front, board: Board, number: int, moved_in: Callable[[float], None]
+    ) -> None:
+        """:param number: of this front. :param moved_in: is told of each connection, with the time."""
+        self._moved_in = moved_in
         self._board = board
         self._line = board.lines[number]
         self._packets = Packets(sock, takes_descriptors=1)
@@ -234,6 +237,7 @@ class Inbox:
             connection = self._connection(moved, sock)
             front.connections.add(connection)  # it counts from now on, and not when its task first runs
             clients.start_soon(connection.run)
+            self._moved_in(front.current_time())
             begun.append((connection, moved))
         return 0.0, begun
 

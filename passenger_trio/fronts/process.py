@@ -132,7 +132,7 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
         front.current_time,
     )
     front.gate = gate
-    inbox = Inbox(socket.socket(fileno=setup.inbox), front, board, setup.share.number)
+    inbox = Inbox(socket.socket(fileno=setup.inbox), front, board, setup.share.number, pool.moved_in)
     moving = Moving(board, setup.share.number, front, [Packets(socket.socket(fileno=fd)) for fd in setup.inboxes])
     listeners = [Listener(socket.socket(fileno=fd), front, owns_file=False) for fd in setup.listeners]
     async with trio.open_nursery() as tree:

@@ -283,6 +283,25 @@ def test_FR6_one_less_that_waits_is_told_soon_if_another_front_has_a_waiter_or_a
     assert ledger.next_level() == pytest.approx(told + GAP), "one more than was told"
 
 
+def test_FR6_a_client_that_has_moved_here_does_not_count_elsewhere_as_well() -> None:
+    """It waited at its old front when the owner last told of that."""
+    ledger = FrontLedger()
+    ledger.add_group(KEY, 6)
+    ledger.recalled(Recall(KEY, (), 5, 0, 4), 1.0)
+    for _ in range(3):
+        ledger.moved_in(1.01)
+    decisions = [ledger.queue(WaiterId(number), KEY, 1.02) for number in range(5)]
+    assert [bool(one) for one in decisions] == [False, False, False, False, True], "three may be among those five"
+    late = 1.01 + 2 * SLOW
+    assert [type(one) for one in ledger.queue(WaiterId(9), KEY, late)] == [TurnAway], "by now they would not be"
+    ledger.recalled(Recall(KEY, (), 1, 0, 4), late)
+    for _ in range(9):
+        ledger.moved_in(late)
+    assert ledger.queue(WaiterId(10), KEY, late) == []
+    assert ledger.queue(WaiterId(11), KEY, late) == []
+    assert [type(one) for one in ledger.queue(WaiterId(12), KEY, late)] == [TurnAway], "six wait here alone"
+
+
 def test_FR6_a_queue_that_is_empty_for_a_moment_is_not_told(ledger: FrontLedger, busy: Slot) -> None:
     ledger.recalled(Recall(KEY, (), 0, 0, 4, slots=1), 2.0025)
     ledger.ended(busy, SessionOutcome.DONE, 2.003, kept=True)

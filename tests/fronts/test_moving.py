@@ -34,6 +34,13 @@ class Pair:
     worlds: list[World]
     moving: list[Moving]
     inboxes: list[tuple[socket.socket, socket.socket]]
+    moved_in: list[float] = attrs.field(factory=list)
+    """When each connection came to another front."""
+
+    def inbox(self, number: int) -> Inbox:
+        """One more reader of a front's inbox."""
+        sock = self.inboxes[number][0].dup()
+        return Inbox(sock, self.worlds[number].front, self.board, number, self.moved_in.append)
 
     def beat(self) -> None:
         """Both fronts write their lines."""
@@ -73,7 +80,7 @@ async def two_fronts(options: ServerOptions = OPTIONS, *, reads: bool = True) ->
         pair = Pair(board, worlds, moving, inboxes)
         pair.beat()
         await trio.sleep(1)
-        readers = [Inbox(inboxes[number][0].dup(), world.front, board, number) for number, world in enumerate(worlds)]
+        readers = [pair.inbox(number) for number in range(2)]
         for reader in readers if reads else ():
             nursery.start_soon(reader.run, nursery)
         yield pair
@@ -104,6 +111,7 @@ async def test_a_front_that_is_not_active_gives_its_idle_connections_away() -> N
         clients = await served(pair.worlds[1], 5)
         await pair.look(1)
         assert pair.connections() == [5, 0]
+        assert pair.moved_in == [trio.current_time()] * 5, "the pool is told: they may count as waiters elsewhere"
         for client in clients:
             assert (await client.ask()).body == b"first"
             assert (await client.ask()).body == b"first"
@@ -307,7 +315,7 @@ async def test_what_a_front_has_not_read_is_read_by_its_successor() -> None:
         assert pair.connections() == [0, 0]
         client.send(get("/while-nobody-reads"))
         await trio.sleep(3)
-        successor = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front, pair.board, 0)
+        successor = pair.inbox(0)
         nursery.start_soon(successor.run, nursery)
         assert (await client.answer()).body == b"first"
         client.close()
@@ -365,7 +373,7 @@ async def test_R36_without_a_descriptor_a_connection_waits_in_the_inbox() -> Non
         (client,) = await served(pair.worlds[1], 1)
         await pair.look(1)
         client.send(get("/waits"))
-        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front, pair.board, 0)
+        inbox = pair.inbox(0)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
         try:
@@ -416,7 +424,7 @@ async def test_what_moves_to_a_front_that_drains_ends_or_is_served() -> None:
         await pair.look(1)
         asking.send(get("/sent-in-good-faith"))
         pair.worlds[0].front.drain()
-        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front, pair.board, 0)
+        inbox = pair.inbox(0)
         nursery.start_soon(inbox.run, nursery)
         await trio.testing.wait_all_tasks_blocked()
         begun = trio.current_time()
@@ -437,7 +445,7 @@ async def test_what_comes_to_the_inbox_while_the_server_stops_is_served() -> Non
         await pair.look(1)
         for client in clients:
             client.send(get("/sent-before"))
-        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front, pair.board, 0)
+        inbox = pair.inbox(0)
         pair.moving[0].end()
         pair.worlds[0].front.drain()
         ended = trio.Event()
@@ -464,7 +472,7 @@ async def test_what_comes_to_the_inbox_while_the_server_stops_is_served() -> Non
 async def test_at_the_stop_nobody_waits_for_a_front_that_stands_still() -> None:
     async with two_fronts(reads=False) as pair, trio.open_nursery() as nursery:
         pair.beat()
-        inbox = Inbox(pair.inboxes[0][0].dup(), pair.worlds[0].front, pair.board, 0)
+        inbox = pair.inbox(0)
         pair.moving[0].end()
         await inbox.take_last(nursery)
         assert not pair.board.alive(trio.current_time())

@@ -20,12 +20,14 @@ Laws:
 * A front tells the owner its waiters as a level. So no demand is ever lost, and a demand that is over draws slots only until the next level.
 * A level that lists as many waiters as there are now stays true while the oldest has waited for no longer than ``Want.age``. That age is generous (three
   quarters of the slack), because it makes no other front give a slot back. So a front whose own slots serve its waiters sends nearly no messages.
-* The limit on the queue counts all waiters: those at this front, and those elsewhere that the owner has told of.
+* The limit on the queue counts all waiters: those at this front, and those elsewhere that the owner has told of. But a client whose
+  connection has come from another front within ``_COUNTED`` may have been counted there, and waits here now.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.fronts.front_group import (
@@ -38,6 +40,7 @@ from passenger_trio.core.fronts.front_group import (
 )
 from passenger_trio.core.fronts.messages import (
     MOST_WANTED,
+    SLOW,
     FromFront,
     Grant,
     Pinned,
@@ -75,6 +78,8 @@ fifteenth request, and two fronts waited for it each time.
 SLACK_OF_DELAY = 8.0
 """A slot that changes fronts is under way for two messages. With a slack of eight messages, slots serve for at least three quarters of their time."""
 MOST_SLACK = 0.5
+_COUNTED = 2 * SLOW
+"""Seconds after which a request that has ended at another front is in no count of waiters any more."""
 USAGE_GAP = 0.25
 """The least seconds between two ``Usage``."""
 
@@ -117,6 +122,8 @@ class FrontLedger:
         self.slots: dict[SessionId, Slot] = {}
         """Every slot that this front has. Read-only for others."""
         self._waiters: dict[WaiterId, FrontGroup] = {}
+        # When each of the connections came from other fronts that came within ``_COUNTED``.
+        self._moved_in: deque[float] = deque()
         self._returned = 0
         # Seconds that a message from the owner takes: a moving average.
         self._delay = 0.0
@@ -182,13 +189,29 @@ class FrontLedger:
                 del group.idle[slot.id]
                 return [Start(waiter, self._begin(slot, now))]
         in_vain = len(group.waiters) + group.waiting_elsewhere
-        if 0 < group.most_queued <= in_vain and group.most_queued <= in_vain - group.free_elsewhere:
+        most = group.most_queued
+        if 0 < most <= in_vain and most <= in_vain - group.free_elsewhere - self._counted_elsewhere(group, now):
             return [TurnAway(waiter, Refused(key, Reason.QUEUE_FULL, (now,)))]
         group.waiters[waiter] = waiting
         group.constrained += waiting.is_constrained
         self._waiters[waiter] = group
         self._changed[key] = group
         return []
+
+    def moved_in(self, now: float) -> None:
+        """A connection has come from another front."""
+        self._moved_in.append(now)
+        self._forget_moves(now)
+
+    def _forget_moves(self, now: float) -> None:
+        moved = self._moved_in
+        while moved and moved[0] <= now - _COUNTED:
+            moved.popleft()
+
+    def _counted_elsewhere(self, group: FrontGroup, now: float) -> int:
+        """How many of those who wait elsewhere, by what the owner has told, may be here now."""
+        self._forget_moves(now)
+        return min(len(self._moved_in), group.waiting_elsewhere)
 
     def leave(self, waiter: WaiterId, now: float) -> None:
         """The waiter gives up. Nothing happens if it was answered."""
