@@ -4,7 +4,7 @@ Most of the time from the command to the first answer is spent on imports. A mod
 needs is imported where it is used, so that it does not delay the first process. This module imports it, too, after the first processes were started. What
 serves clients is imported while the application loads, on another processor. The rest has time: a module takes up to 30 ms, in which the server answers
 nobody, neither the first processes, which ask for their options, nor clients. So it is imported when requests are accepted, after those who have waited; or
-after ``_APART``, because operators are served while an application loads for long, too. A server that becomes another user (``--user``) imports these modules before that, and also the modules of ``ON_OCCASION`` (OP8), because that user may not be able to read them.
+after ``_APART`` or when an operator calls, because operators are served while an application loads for long, too. A server that becomes another user (``--user``) imports these modules before that, and also the modules of ``ON_OCCASION`` (OP8), because that user may not be able to read them.
 
 Laws: no code depends on this, because code that uses one of these modules imports it. Between two modules other tasks run.
 """
@@ -12,7 +12,7 @@ Laws: no code depends on this, because code that uses one of these modules impor
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 
@@ -87,16 +87,25 @@ async def import_rest(names: Sequence[str] = LATER, accepts: trio.Event | None =
     await trio.lowlevel.checkpoint()
 
 
-async def import_for_all(accepts: trio.Event) -> None:
+async def import_for_all(accepts: trio.Event, wait_called: Callable[[], Awaitable[None]]) -> None:
     """Import what serves clients, and then, when it is time, what serves operators. Always a checkpoint.
 
     :param accepts: set when the server accepts requests.
+    :param wait_called: returns when an operator has called: that is time, too.
     """
     await import_rest(CLIENTS, accepts)
     with trio.move_on_after(_APART):
-        await accepts.wait()
-        if not all(name in sys.modules for name in OPERATORS):
-            await trio.sleep(_FIRST_CLIENTS)
+        async with trio.open_nursery() as either:
+
+            async def be_called() -> None:
+                await wait_called()
+                either.cancel_scope.cancel()
+
+            either.start_soon(be_called)
+            await accepts.wait()
+            if not all(name in sys.modules for name in OPERATORS):
+                await trio.sleep(_FIRST_CLIENTS)
+            either.cancel_scope.cancel()
     await import_rest(OPERATORS, accepts)
 
 

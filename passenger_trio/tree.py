@@ -275,6 +275,8 @@ async def open_tree(
             from passenger_trio.admin.health import public_health
 
             front.health = HealthPaths(config.server.health_path, partial(public_health, server))
+        operators = instance.listen()
+        resources.callback(operators.close)
         instance.write(server.addresses)
         wait = partial(
             wait_until,
@@ -319,10 +321,10 @@ async def open_tree(
 
             async def open_to_operators() -> None:
                 await trio.sleep(_FIRST)
-                await import_for_all(accepts)
+                await import_for_all(accepts, partial(trio.lowlevel.wait_readable, operators))
                 from passenger_trio.admin.admin_tasks import serve_operators
 
-                await serve_operators(server, tree, scraped, started)
+                await serve_operators(server, tree, operators, scraped, started)
                 with kernel.contain("the import of what is used later", "it is imported when it is used"):
                     await import_rest(accepts=accepts)
                 is_operated.set()

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -63,9 +64,13 @@ def test_DE10_each_of_it_is_there() -> None:
         import_module(name)
 
 
-@pytest.mark.parametrize(("accepted_after", "imported_after"), [(0.1, 0.13), (60.0, later._APART)])
+@pytest.mark.parametrize(
+    ("accepted_after", "called_after", "imported_after"),
+    [(0.1, 60.0, 0.13), (60.0, 60.0, later._APART), (60.0, 0.1, 0.1), (0.1, 0.11, 0.11)],
+)
 async def test_DE10_nothing_is_imported_between_the_server_and_its_first_processes(
     accepted_after: float,
+    called_after: float,
     imported_after: float,
     autojump_clock: trio.testing.MockClock,
     monkeypatch: pytest.MonkeyPatch,
@@ -77,7 +82,7 @@ async def test_DE10_nothing_is_imported_between_the_server_and_its_first_process
     monkeypatch.setattr(later, "import_module", lambda name: when.setdefault(name, trio.current_time() - begun))
     accepts = trio.Event()
     async with trio.open_nursery() as tasks:
-        tasks.start_soon(later.import_for_all, accepts)
+        tasks.start_soon(later.import_for_all, accepts, partial(trio.sleep, called_after))
         await trio.sleep(accepted_after)
         accepts.set()
     assert [*when] == [*later.CLIENTS, *later.OPERATORS]

@@ -24,17 +24,22 @@ __all__ = ["serve_operators"]
 
 
 async def serve_operators(
-    server: RunningServer, tree: trio.Nursery, scraped: Sequence[socket.socket], started: float
+    server: RunningServer,
+    tree: trio.Nursery,
+    listening: socket.socket,
+    scraped: Sequence[socket.socket],
+    started: float,
 ) -> None:
     """Start the tasks. Returns when the admin socket answers.
 
+    :param listening: the admin socket.
     :param scraped: the listening sockets of ``--metrics-listen``.
     :param started: when the server was started, in Trio's seconds.
     """
     kernel, options = server.front.kernel, server.config.server
     admin = Admin(server, started)
     server.reports = Reports(partial(status, admin), partial(families, admin))
-    serve = partial(serve_admin, admin)
+    serve = partial(serve_admin, admin, listening)
     await tree.start(partial(kernel.supervise_started, "the admin socket", serve, must_start=True))
     if options.slow_request_time:
         watch = partial(watch_slow_requests, admin, options.slow_request_time)

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import secrets
+import socket
 import time
 from collections.abc import Sequence
 
@@ -32,9 +33,11 @@ from passenger_trio.admin.instances import (
 from passenger_trio.errors import OptionError
 from passenger_trio.late_classes import define
 from passenger_trio.system.app_dirs import remove_app_dirs
+from passenger_trio.system.listen import listen_unix
 from passenger_trio.system.private_dirs import make_private
 
 __all__ = [
+    "ADMIN_BACKLOG",
     "LONGEST_SOCKET_NAME",
     "LONGEST_SOCKET_PATH",
     "Instance",
@@ -46,6 +49,7 @@ __all__ = [
     "list_instances",
 ]
 
+ADMIN_BACKLOG = 128
 LONGEST_SOCKET_PATH = 107
 """Bytes (``sun_path`` has 108, one of them for the NUL)."""
 LONGEST_SOCKET_NAME = 24
@@ -77,6 +81,17 @@ class InstanceDir:
     @property
     def spawn_socket(self) -> str:
         return os.path.join(self.path, _SPAWN_SOCKET)
+
+    def listen(self) -> socket.socket:
+        """The listening admin socket. It is there before the description is: whoever has read that one can connect, and waits until the server
+        has what serves operators.
+
+        :raises OptionError: nothing can listen there.
+        """
+        try:
+            return listen_unix(self.admin_socket, ADMIN_BACKLOG, mode=0o600)
+        except OSError as exc:
+            raise OptionError(_OPTION, self.path, f"nothing can listen in it: {exc.strerror}") from None
 
     def write(self, addresses: Sequence[str], *, contract: int = 1) -> None:
         """Write the description of this instance. Readers see all of it or nothing.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ import attrs
 import trio
 
 from passenger_trio.admin.context import Admin
+from passenger_trio.admin.registry import ADMIN_BACKLOG
 from passenger_trio.admin.routes import Answer, Route, find_route
 from passenger_trio.codecs.admin_api import (
     AdminReader,
@@ -56,21 +58,26 @@ the answer.
 
 async def serve_admin(
     admin: Admin,
+    listening: socket.socket,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Listen on the instance's admin socket until cancelled."""
+    """Serve the callers of the instance's admin socket until cancelled.
+
+    :param listening: that socket. If it was closed (this is started again after a failure), listen anew.
+    """
     server = admin.server
     desk = _Desk(admin)
     await serve_callers(
         server.admin_socket,
         desk.serve_caller,
         desk,
-        backlog=128,
+        backlog=ADMIN_BACKLOG,
         failed=lambda exc: lines.admin_socket_failed(reason=exc.strerror or str(exc)),
         kernel=server.front.kernel,
         task="a caller on the admin socket",
         task_status=task_status,
+        listening=listening if listening.fileno() >= 0 else None,
     )
 
 

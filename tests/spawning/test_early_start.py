@@ -16,6 +16,8 @@ import attrs
 import pytest
 import trio
 
+from passenger_trio.admin.client import fetch_status
+from passenger_trio.admin.instances import ADMIN_SOCKET, DESCRIPTION
 from passenger_trio.core.early_loader import may_start_early
 from passenger_trio.early_start import EarlyStart, start_before_server
 from passenger_trio.error_kernel import ErrorKernel
@@ -266,6 +268,27 @@ async def test_DE10_nothing_is_loaded_before_all_addresses_are_bound(config: Con
         time.sleep(0.01)
     assert early.loader._connection is None
     early.close()
+
+
+@pytest.mark.os
+async def test_KE8_whoever_has_read_the_description_can_call(config: Config) -> None:
+    """The application is still loading, and the modules that serve operators may not have been imported: ``stop`` found no socket."""
+    root, directory = Path(config.apps[0].root), Path(config.server.instance_dir)
+    (root / "passenger_wsgi.py").write_text("import time\ntime.sleep(600)\n" + HELLO)
+    early = begun(config)
+    answers = list[dict[str, object]]()
+
+    async def call(nursery: trio.Nursery) -> None:
+        while not (directory / DESCRIPTION).exists():  # noqa: ASYNC110  files tell nobody
+            await trio.sleep(0.001)
+        answers.append(await trio.to_thread.run_sync(fetch_status, str(directory / ADMIN_SOCKET)))
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call, nursery)
+        async with tree(config, early):
+            pass
+    assert answers[0]["pid"] == os.getpid()
 
 
 @pytest.mark.os
