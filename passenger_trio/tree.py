@@ -80,8 +80,8 @@ if TYPE_CHECKING:
 
 __all__ = ["open_server", "open_tree", "serve"]
 
-_FIRST = 0.005
-"""Seconds in which the first processes are started, before anything is imported."""
+_FIRST_TURNS = 20
+"""Turns of the loop in which the first processes are started, before anything is imported. It takes ten from a preloader that is ready to its first fork."""
 _FRONT_TIME = 3.0
 """Seconds that fronts get beyond the time for the requests in flight. Then they are killed."""
 
@@ -320,7 +320,8 @@ async def open_tree(
             accepts, is_operated = trio.Event(), trio.Event()
 
             async def open_to_operators() -> None:
-                await trio.sleep(_FIRST)
+                for _ in range(_FIRST_TURNS):
+                    await trio.lowlevel.checkpoint()
                 await import_for_all(accepts, partial(trio.lowlevel.wait_readable, operators))
                 from passenger_trio.admin.admin_tasks import serve_operators
 
