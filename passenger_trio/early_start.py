@@ -10,7 +10,7 @@ Laws:
 * It is taken only for a program of the server's own user that needs no preparation, and only if the server has one application: with several, it is
   unknown which one is wanted first.
 * None of the application's code runs before the server's addresses are bound: a server that is started twice does not run it twice.
-* ``close`` ends a program that no spawn has taken. Nothing of it is left.
+* ``close`` ends a program that no spawn has taken. Nothing of it is left, also if Trio never runs.
 * Neither this module nor what it imports needs Trio, whose import takes as long as that of a small application.
 """
 

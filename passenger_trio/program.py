@@ -18,13 +18,14 @@ from passenger_trio.options import Config
 from passenger_trio.reload.config_source import ConfigSource
 from passenger_trio.signals import effects
 from passenger_trio.spawning.server_user import stays
-from passenger_trio.system.cgroups import Entering, OwnCgroup
+from passenger_trio.system.cgroups import Entering
 from passenger_trio.system.children import become_subreaper, end_all_strays
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.syscalls import pidfd_open
 from passenger_trio.system.terminal import has_terminal
 
 if TYPE_CHECKING:
+    from passenger_trio.early_start import EarlyStart
     from passenger_trio.running import RunningServer
 
 __all__ = ["run"]
@@ -48,19 +49,21 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None], source: Co
     heeded = effects(has_terminal())
     for number in heeded:
         signal.signal(number, lambda number, _: unheard.append(number))
-    cgroup: OwnCgroup | None = None
+    early: EarlyStart | None = None
     # Another user than the one that entered it could not leave it.
     entering = Entering() if stays(config.server.user) else None
     try:
         from passenger_trio.early_start import start_before_server
 
-        if entering is not None:
-            cgroup = entering.finish()
+        cgroup = entering.finish() if entering is not None else None
         early = start_before_server(config, cgroup, source.found if source is not None else None)
         from passenger_trio.program_tasks import begin
 
         begin(config, on_ready, source, heeded, unheard, lifeline, cgroup, early)
     finally:
+        if early is not None:
+            early.close()  # a module could not be imported, or Trio could not run: no tree has owned it
+        cgroup = entering.finish() if entering is not None else None
         end_all_strays()
         if cgroup is not None:
             cgroup.leave()

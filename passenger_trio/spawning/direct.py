@@ -51,7 +51,11 @@ async def start_loader(
     launch.command = command
     pid = 0
 
-    own = launch.make_environment()
+    try:
+        own = launch.make_environment()
+    except SpawnError:
+        spawn_listener.end_early()  # it runs with an environment that there is no more, and nobody would look after it
+        raise
     early = spawn_listener.take_early(role, command, own, spec.umask, launch.options_for)
 
     with spawn_listener.expect(

@@ -7,12 +7,11 @@ the spawn listener's.
 Laws:
 
 * As to the spawn listener, only the kernel's credentials and the token show that the peer is the loader (R47).
-* Nothing here waits for the loader, and nothing needs Trio but ``end``.
+* Nothing here waits for the loader, and nothing needs Trio: a server whose start fails before Trio runs ends it, too.
 """
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import socket
@@ -137,16 +136,12 @@ class EarlyLoader:
         return self._output
 
     def end(self) -> None:
-        """End the program, if no spawn has taken it. Must be called within a Trio run."""
+        """End the program, if no spawn has taken it. No task waits for its descriptors."""
         if self._is_open:
             self._is_open = False
             self.pidfd.signal_group(signal.SIGKILL)
-            try:
-                os.waitpid(self.pidfd.pid, 0)
-            except ChildProcessError:
-                pass  # it had ended before, and was already reaped
-            self.pidfd.close()
-            self._output.close()
+            self.pidfd.reap_and_discard()
+            self._output.discard()
             connection = self.take_connection()
             if connection is not None:
                 connection.sock.close()

@@ -141,7 +141,7 @@ class OutputPipe:
             self.on_lines([f"({dropped} lines of output came too fast and were dropped)"])
 
     def discard(self) -> None:
-        """Close the pipe without reading it. For a pipe that nothing was written to, and for callers without an event loop."""
+        """Close the pipe without reading it. For a pipe that no task waits for: needs no event loop."""
         self.close_writing_end()
         fd, self._reading_end = self._reading_end, -1
         os.close(fd)

@@ -241,6 +241,13 @@ class SpawnListener:
             control = ControlConnection(RawStream(connection.sock), connection.reader, connection.hello, early.pidfd)
         return EarlyProgram(pending, early.pidfd, output, early.socket_name, control)
 
+    def end_early(self) -> None:
+        """End the loader that was started early, if no spawn has taken it."""
+        pending, self._early_pending = self._early_pending, None
+        if pending is not None and self._early is not None:
+            self._early.end()
+            self._forget(pending)
+
     @contextmanager
     def expect(
         self, role: str, accepts: Callable[[PeerCredentials], bool], early: PendingSpawn | None = None

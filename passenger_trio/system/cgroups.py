@@ -157,15 +157,15 @@ class Entering:
             self._thread.start()
         except RuntimeError:  # no thread is available
             self._thread = None
+            self._enter()
 
     def _enter(self) -> None:
         self._found = enter_own_cgroup()
 
     def finish(self) -> OwnCgroup | None:
-        """Wait until this process is in it. None: that is impossible."""
-        if self._thread is None:
-            return enter_own_cgroup()
-        self._thread.join()
+        """Wait until this process is in it. None: that is impossible. May be called again."""
+        if self._thread is not None:
+            self._thread.join()
         return self._found
 
 

@@ -170,6 +170,12 @@ class PidFd:
             trio.lowlevel.notify_closing(fd)
             os.close(fd)
 
+    def reap_and_discard(self) -> None:
+        """Wait for a child that was killed, reap it and close. For a pidfd that no task waits for: needs no event loop."""
+        self._reap(0)
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
     def _reap(self, flags: int) -> None:
         try:
             result = waitid(P_PIDFD, self._fd, WEXITED | flags)

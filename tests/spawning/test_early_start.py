@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -24,6 +25,7 @@ from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import BindError
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.running import RunningServer
+from passenger_trio.system.cgroup_dirs import own_directory
 from passenger_trio.system.pidfd import is_readable
 from passenger_trio.tree import open_tree
 
@@ -131,6 +133,60 @@ async def test_DE10_a_loader_that_nobody_takes_is_ended(config: Config) -> None:
 
 
 @pytest.mark.os
+def test_DE10_a_server_that_never_runs_leaves_nothing(config: Config) -> None:
+    """No tree has owned it, and there is no event loop."""
+    early = begun(config)
+    let_load(early, lambda: early.loader._connection is not None)
+    loader = early.loader.pidfd.pid
+    early.close()
+    early.close()
+    assert not lives(loader)
+
+
+@pytest.mark.os
+def test_DE10_a_socket_that_was_removed_meanwhile_hides_no_error(config: Config, tmp_path: Path) -> None:
+    """What ended the start is told, and all the rest is closed."""
+    path = tmp_path / "socket"
+    early = begun(attrs.evolve(config, server=attrs.evolve(config.server, socket=str(path))))
+    path.unlink()
+    early.close()
+
+
+NEVER_RUNS = """
+import sys
+from pathlib import Path
+from passenger_trio.options import AppOptions, Config, ServerOptions
+from passenger_trio.program import run
+root, instance, socket, user, missing = sys.argv[1:]
+sys.modules[missing] = None
+server = ServerOptions(socket=socket, user=user, instance_dir=instance)
+try:
+    run(Config(server=server, apps=(AppOptions(root=root, python=sys.executable),)), on_ready=print)
+except ImportError:
+    assert missing in sys.modules and not Path(socket).exists() and not Path(instance, "spawn.sock").exists()
+    own = Path("/proc/self/cgroup").read_text()
+    assert "/passenger-trio." not in own, own
+    print("nothing is left")
+"""
+
+
+@pytest.mark.os
+@pytest.mark.parametrize("missing", ["passenger_trio.early_start", "passenger_trio.program_tasks", "trio"])
+def test_DE10_a_program_whose_modules_cannot_be_imported_leaves_nothing(
+    config: Config, tmp_path: Path, missing: str
+) -> None:
+    """As where no descriptor is left for the file of one."""
+    server = config.server
+    command = [sys.executable, "-c", NEVER_RUNS, config.apps[0].root, server.instance_dir]
+    command += [str(tmp_path / "socket"), server.user, missing]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out, err = program.communicate(timeout=60)
+    assert (out, program.returncode) == ("nothing is left\n", 0), err
+    above = own_directory("/proc")[0]
+    assert not (above and list(Path(above).glob(f"passenger-trio.*.{program.pid}.*")))
+
+
+@pytest.mark.os
 async def test_DE10_a_server_that_cannot_listen_leaves_nothing(config: Config) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -210,6 +266,26 @@ async def test_DE10_a_loader_with_other_options_is_ended(config: Config) -> None
     async with tree(config, early) as server:
         assert not lives(loader)
         assert server.pool.statistics().groups[0].processes
+
+
+@pytest.mark.os
+@pytest.mark.parametrize("is_let_load", [False, True])
+async def test_DE10_a_loader_whose_spawn_has_no_environment_is_ended(
+    config: Config, tmp_path: Path, is_let_load: bool
+) -> None:
+    """A file of ``--env-file`` was removed: the spawn fails, and the application must not run beside the pool."""
+    (file := tmp_path / "variables").write_text("A=1\n")
+    config = of_app(config, env_file=(str(file),))
+    early = begun(config)
+    loader = early.loader.pidfd.pid
+    if is_let_load:
+        let_load(early, lambda: early.loader._connection is not None)
+    file.unlink()
+    async with tree(config, early) as server:
+        (group,) = server.pool.statistics().groups
+        assert group.last_failure is not None
+        assert str(file) in group.last_failure.summary
+        assert not lives(loader)
 
 
 @pytest.mark.os

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from passenger_trio.core.option_values import parse_mode
 from passenger_trio.errors import BindError, OptionError
 from passenger_trio.options import ServerOptions
-from passenger_trio.system.listen import holder_of_port, listen_tcp, listen_unix
+from passenger_trio.system.listen import holder_of_port, listen_tcp, listen_unix, remove_unix_socket
 
 __all__ = ["bind"]
 
@@ -43,7 +43,7 @@ def _close_unused(sock: socket.socket, path: str) -> None:
     if sock.fileno() >= 0:
         sock.close()
         if path:
-            os.unlink(path)
+            remove_unix_socket(path)
 
 
 def _bind_error(options: ServerOptions, exc: OSError) -> BindError:
