@@ -147,7 +147,7 @@ def test_DE10_a_server_that_never_runs_leaves_nothing(config: Config) -> None:
 def test_DE10_a_socket_that_was_removed_meanwhile_hides_no_error(config: Config, tmp_path: Path) -> None:
     """What ended the start is told, and all the rest is closed."""
     path = tmp_path / "socket"
-    early = begun(attrs.evolve(config, server=attrs.evolve(config.server, socket=str(path))))
+    early = begun(attrs.evolve(config, server=attrs.evolve(config.server, port=ServerOptions().port, socket=str(path))))
     path.unlink()
     early.close()
 
