@@ -9,7 +9,8 @@ Laws:
 * This is a shortcut only. If it is impossible for any reason, the spawn starts its program itself, and reports what is wrong.
 * It is taken only for a program of the server's own user that needs no preparation, and only if the server has one application: with several, it is
   unknown which one is wanted first.
-* None of the application's code runs before the server's addresses are bound: a server that is started twice does not run it twice.
+* None of the application's code runs before the server's addresses are bound, nor if its access log cannot be written: a server that is started twice, or
+  wrongly, does not run it.
 * ``close`` ends a program that no spawn has taken. Nothing of it is left, also if Trio never runs.
 * Neither this module nor what it imports needs Trio, whose import takes as long as that of a small application.
 """
@@ -29,6 +30,7 @@ from passenger_trio.late_classes import define
 from passenger_trio.options import Config
 from passenger_trio.preflight import examine
 from passenger_trio.server.listening.bind import bind
+from passenger_trio.server.logs.syslog import syslog_path
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.detect import DetectedApp
@@ -93,7 +95,16 @@ def start_before_server(config: Config, own_cgroup: OwnCgroup | None, known: Kno
         except (PassengerError, OSError, ValueError):
             return None
         resources.callback(loader.close)
-        return EarlyStart(apps, instance, places, specs, loader, sockets, may_load_early(config), resources.pop_all())
+        may_load = may_load_early(config) and _takes_lines(config.server.access_log)
+        return EarlyStart(apps, instance, places, specs, loader, sockets, may_load, resources.pop_all())
+
+
+def _takes_lines(access_log: str) -> bool:
+    """Whether the access log, which the server itself opens, is likely to be opened. Of what is no file, as ``off``, nothing is known: it is not in the way."""
+    path = syslog_path(access_log) or access_log
+    if not os.path.lexists(path):
+        return not os.path.dirname(path) or os.access(os.path.dirname(path), os.W_OK)
+    return os.access(path, os.W_OK) and not os.path.isdir(path)
 
 
 def _start(spec: AppSpec, path: str, mode: int) -> EarlyLoader:

@@ -146,10 +146,14 @@ def create_instance_dir(explicit: str = "", *, base: str = "") -> InstanceDir:
         path = os.path.join(base, "".join(secrets.choice(_LETTERS) for _ in range(6)))
         try:
             os.mkdir(path, 0o700)
-            lock = _lock(path, wait=True)
         except FileExistsError:
             continue
         except OSError as exc:
+            raise OptionError(_OPTION, base, f"nothing can be made in it: {exc.strerror}") from None
+        try:
+            lock = _lock(path, wait=True)
+        except OSError as exc:
+            _rmdir(path)
             raise OptionError(_OPTION, base, f"nothing can be made in it: {exc.strerror}") from None
         if lock is not None:
             return InstanceDir(path, lock, True)
@@ -202,6 +206,8 @@ def _take(path: str) -> InstanceDir:
         try:
             lock = _lock(path, wait=False)
         except OSError as exc:
+            if made:
+                _rmdir(path)
             raise OptionError(_OPTION, path, f"its lock cannot be had: {exc.strerror}") from None
         if lock is not None:
             _empty(path, keep=LOCK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import passenger_trio
+from passenger_trio.admin import registry
 from passenger_trio.admin.registry import (
     LONGEST_SOCKET_NAME,
     LONGEST_SOCKET_PATH,
@@ -79,6 +81,20 @@ class TestANewInstance:
         Path(instance.admin_socket).touch()
         instance.remove()
         instance.remove()
+        assert os.listdir(base) == []
+
+    @pytest.mark.parametrize("explicit", [False, True])
+    def test_one_that_cannot_be_locked_leaves_nothing(
+        self, base: str, explicit: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As with the last descriptor."""
+
+        def lock(path: str, *, wait: bool) -> int | None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(registry, "_lock", lock)
+        with pytest.raises(OptionError, match="Too many open files"):
+            create_instance_dir(f"{base}/mine") if explicit else create_instance_dir(base=base)
         assert os.listdir(base) == []
 
     def test_its_lock_is_not_inherited(self, base: str) -> None:

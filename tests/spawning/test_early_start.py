@@ -22,7 +22,7 @@ from passenger_trio.admin.instances import ADMIN_SOCKET, DESCRIPTION
 from passenger_trio.core.early_loader import may_start_early
 from passenger_trio.early_start import EarlyStart, start_before_server
 from passenger_trio.error_kernel import ErrorKernel
-from passenger_trio.errors import BindError
+from passenger_trio.errors import BindError, OptionError
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.running import RunningServer
 from passenger_trio.system.cgroup_dirs import own_directory
@@ -343,6 +343,34 @@ async def test_DE10_nothing_is_loaded_before_all_addresses_are_bound(config: Con
         early.let_load()
         time.sleep(0.01)
     assert early.loader._connection is None
+    early.close()
+
+
+@pytest.mark.os
+@pytest.mark.parametrize("name", ["no/access.log", "app", "."])
+async def test_DE10_nothing_is_loaded_if_the_access_log_cannot_be_written(
+    config: Config, tmp_path: Path, name: str
+) -> None:
+    path = str(tmp_path / name)
+    config = attrs.evolve(config, server=attrs.evolve(config.server, access_log=path))
+    early = begun(config)
+    for _ in range(20):
+        early.let_load()
+        time.sleep(0.01)
+    assert early.loader._connection is None
+    with pytest.raises(OptionError):
+        async with tree(config, early):
+            pass
+    assert not lives(early.loader.pidfd.pid)
+
+
+@pytest.mark.os
+@pytest.mark.parametrize("name", ["off", "-", "auto", "access.log"])
+async def test_DE10_other_access_logs_are_not_in_the_way(config: Config, tmp_path: Path, name: str) -> None:
+    path = str(tmp_path / name) if "." in name else name
+    config = attrs.evolve(config, server=attrs.evolve(config.server, access_log=path))
+    early = begun(config)
+    let_load(early, lambda: early.loader._connection is not None)
     early.close()
 
 
