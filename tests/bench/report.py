@@ -148,11 +148,16 @@ def _listed(figures: list[tuple[str, str]]) -> str:
     return "; ".join(f"{name}: {figure}" if name else figure for name, figure in named)
 
 
+def _one_and_others(dates: list[str]) -> str:
+    *first, last = dates
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def brief(summary: Figures) -> str:
     """The README's section: a line for each work, ours first, whoever is faster."""
     others = {run["date"] for work, *_ in BRIEF if (run := summary["works"].get(work, {}).get("run"))}
     parts = [
-        f"Measured on {' and '.join([summary['date'], *sorted(others - {summary['date']})])}: load generator, server and application share a machine of two cores, two processes each.",
+        f"Measured on {_one_and_others(sorted({summary['date'], *others}))}: load generator, server and application share a machine of two cores, two processes each.",
         "Compare the figures of one line only. All tables, and how to repeat them: [docs/performance.md](docs/performance.md).",
         "",
         "| | passenger_trio | others |",
