@@ -135,7 +135,7 @@ def test_added_removed_changed_and_restarted_under_load(site: Site) -> None:
     assert {r.status if not isinstance(r, Exception) else r for r in on_shop.results + on_blog.results} == {200}
     assert site.ask("shop")[:3] == shop[:3]
     assert shop[3] in site.pids("shop"), "under load there may be a second one beside it"
-    assert blog[3] not in site.pids("blog")
+    eventually(lambda: blog[3] not in site.pids("blog"))  # the load had more of them started: each is replaced in turn
     assert site.ask("wiki") == ("404",)
     site.write(shop="", blog="", wiki="")
     site.reload()
