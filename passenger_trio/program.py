@@ -57,9 +57,13 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None], source: Co
 
         cgroup = entering.finish() if entering is not None else None
         early = start_before_server(config, cgroup, source.found if source is not None else None)
-        from passenger_trio.program_tasks import begin
+        import trio
 
-        begin(config, on_ready, source, heeded, unheard, lifeline, cgroup, early)
+        from passenger_trio.program_tasks import serve_program
+
+        if early is not None:
+            early.let_load()  # it has connected while Trio was imported
+        trio.run(serve_program, config, on_ready, source, heeded, unheard, lifeline, cgroup, early)
     finally:
         if early is not None:
             early.close()  # a module could not be imported, or Trio could not run: no tree has owned it

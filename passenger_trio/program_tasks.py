@@ -29,33 +29,13 @@ from passenger_trio.system.terminal import has_terminal
 if TYPE_CHECKING:
     from passenger_trio.running import RunningServer
 
-__all__ = ["begin"]
+__all__ = ["serve_program"]
 
 _HAS_GENERATIONS = hasattr(gc, "freeze")
 """PyPy's collector is of another kind."""
 _SETTLE = 0.1
 _LOOK = 1.0
 """Seconds."""
-
-
-def begin(
-    config: Config,
-    on_ready: Callable[[RunningServer], None],
-    source: ConfigSource | None,
-    heeded: Mapping[int, Effect],
-    unheard: list[int],
-    lifeline: PidFd | None,
-    cgroup: OwnCgroup | None,
-    early: EarlyStart | None,
-) -> None:
-    """Serve until a signal ends it. Raises as ``serve``.
-
-    :param heeded: the effects of the signals.
-    :param unheard: those that have come already. No other code reads them.
-    """
-    if early is not None:
-        early.let_load()  # it has connected while Trio was imported
-    trio.run(_main, config, on_ready, source, heeded, unheard, lifeline, cgroup, early)
 
 
 async def _follow_lifeline(lifeline: PidFd, program: trio.CancelScope, kernel: ErrorKernel) -> None:
@@ -71,7 +51,7 @@ async def _end_with(lifeline: PidFd, program: trio.CancelScope) -> None:
     program.cancel()
 
 
-async def _main(
+async def serve_program(
     config: Config,
     on_ready: Callable[[RunningServer], None],
     source: ConfigSource | None,
@@ -81,6 +61,11 @@ async def _main(
     cgroup: OwnCgroup | None,
     early: EarlyStart | None,
 ) -> None:
+    """Serve until a signal ends it. Raises as ``serve``.
+
+    :param heeded: the effects of the signals.
+    :param unheard: those that have come already. No other code reads them.
+    """
     # Here: the loader was started just now, and makes its own imports meanwhile (DE10). What is imported stays: looking for
     # cycles in it is for nothing.
     gc.disable()

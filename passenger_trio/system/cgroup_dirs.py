@@ -7,8 +7,17 @@ as good as none.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
-__all__ = ["own_directory"]
+__all__ = ["directories_up", "own_directory"]
+
+
+def directories_up(proc: str = "/proc", controller: str = "") -> Iterator[str]:
+    """Our cgroup's directory, and those above it up to the mount: a limit further up holds, too. Parameters as ``own_directory``."""
+    directory, mount = own_directory(proc, controller)
+    while directory and (directory + "/").startswith(mount.rstrip("/") + "/"):
+        yield directory
+        directory = os.path.dirname(directory)
 
 
 def own_directory(proc: str = "/proc", controller: str = "") -> tuple[str, str]:

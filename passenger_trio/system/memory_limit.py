@@ -7,11 +7,10 @@ RAM or larger (version 1 writes "no limit" as a huge number) is none. Quick: a f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from passenger_trio.late_classes import frozen
-from passenger_trio.system.cgroup_dirs import own_directory
+from passenger_trio.system.cgroup_dirs import directories_up
 
 __all__ = ["MemoryLimit", "memory_limit"]
 
@@ -36,10 +35,8 @@ def memory_limit(proc: str = "/proc") -> MemoryLimit:
 
 def _limit_files(proc: str) -> Iterator[str]:
     for controller, names in (("", ("memory.max", "memory.high")), ("memory", ("memory.limit_in_bytes",))):
-        directory, mount = own_directory(proc, controller)
-        while directory and (directory + "/").startswith(mount.rstrip("/") + "/"):
+        for directory in directories_up(proc, controller):
             yield from (f"{directory}/{name}" for name in names)
-            directory = os.path.dirname(directory)
 
 
 def _number(path: str) -> int | None:

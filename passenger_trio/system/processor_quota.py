@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 
 from passenger_trio.late_classes import frozen
-from passenger_trio.system.cgroup_dirs import own_directory
+from passenger_trio.system.cgroup_dirs import directories_up
 from passenger_trio.system.syscalls import processors
 
-__all__ = ["ProcessorQuota", "cpus", "processor_quota"]
+__all__ = ["ProcessorQuota", "cpus", "processor_quota", "usable"]
 
 _NS, _US = 1e9, 1e6
 
@@ -41,12 +40,12 @@ class ProcessorQuota:
 def processor_quota(proc: str = "/proc") -> ProcessorQuota:
     """What holds now: the quota of a cgroup may change while it is used."""
     found = ProcessorQuota()
-    for directory in _directories(proc, ""):
+    for directory in directories_up(proc, ""):
         cores = _quota(_words(f"{directory}/cpu.max"))
         if cores < found.cores:
             found = ProcessorQuota(cores, f"{directory}/cpu.stat")
-    accounts = list(_directories(proc, "cpuacct"))
-    for directory in _directories(proc, "cpu"):
+    accounts = list(directories_up(proc, "cpuacct"))
+    for directory in directories_up(proc, "cpu"):
         cores = _quota(_words(f"{directory}/cpu.cfs_quota_us") + _words(f"{directory}/cpu.cfs_period_us"))
         if cores < found.cores:
             # The two controllers are often mounted together; else the directory has the same name in the other one, if it has one there.
@@ -58,17 +57,12 @@ def processor_quota(proc: str = "/proc") -> ProcessorQuota:
 
 def cpus() -> int:
     """How many processors this process and those that it starts can use together: no more than its quota, rounded up."""
-    most = len(processors())
-    quota = processor_quota().cores
+    return usable(len(processors()), processor_quota().cores)
+
+
+def usable(most: int, quota: float) -> int:
+    """Of so many processors, with a quota: a part of one counts as one."""
     return most if quota >= most else max(1, math.ceil(quota))
-
-
-def _directories(proc: str, controller: str) -> Iterator[str]:
-    """Our cgroup's directory, and those above it."""
-    directory, mount = own_directory(proc, controller)
-    while directory and (directory + "/").startswith(mount.rstrip("/") + "/"):
-        yield directory
-        directory = os.path.dirname(directory)
 
 
 def _words(path: str) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -214,6 +215,12 @@ async def test_DE10_a_loader_that_has_died_is_a_failed_start(config: Config, tmp
         assert any("is broken" in line for line in group.last_failure.output)
 
 
+def wait_connected(early: EarlyStart) -> None:
+    """Return when the loader waits to be accepted."""
+    assert early.loader._listening is not None
+    assert select.select([early.loader._listening], [], [], 60)[0]
+
+
 def let_load(early: EarlyStart, done: Callable[[], bool]) -> None:
     """As between two imports, until the application has been loaded."""
     while not done():
@@ -339,9 +346,8 @@ async def test_DE10_a_loader_that_was_let_load_and_is_not_taken_is_ended(config:
 async def test_DE10_nothing_is_loaded_before_all_addresses_are_bound(config: Config) -> None:
     config = attrs.evolve(config, server=attrs.evolve(config.server, metrics_listen="127.0.0.1:0"))
     early = begun(config)
-    for _ in range(20):
-        early.let_load()
-        time.sleep(0.01)
+    wait_connected(early)
+    early.let_load()
     assert early.loader._connection is None
     early.close()
 
@@ -354,9 +360,8 @@ async def test_DE10_nothing_is_loaded_if_the_access_log_cannot_be_written(
     path = str(tmp_path / name)
     config = attrs.evolve(config, server=attrs.evolve(config.server, access_log=path))
     early = begun(config)
-    for _ in range(20):
-        early.let_load()
-        time.sleep(0.01)
+    wait_connected(early)
+    early.let_load()
     assert early.loader._connection is None
     with pytest.raises(OptionError):
         async with tree(config, early):

