@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import socket
@@ -215,6 +216,12 @@ async def test_DE10_a_loader_that_has_died_is_a_failed_start(config: Config, tmp
         assert any("is broken" in line for line in group.last_failure.output)
 
 
+def hello(token: str) -> bytes:
+    """As the preloader of a WSGI application says it."""
+    said = {"type": "hello", "token": token, "contract": 1, "role": "preloader", "language": "python", "version": "3"}
+    return json.dumps({**said, "pid": os.getpid()}).encode() + b"\n"
+
+
 def wait_connected(early: EarlyStart) -> None:
     """Return when the loader waits to be accepted."""
     assert early.loader._listening is not None
@@ -301,7 +308,7 @@ async def test_DE10_a_stranger_gets_no_options(config: Config) -> None:
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.connect(early.loader.path)
         stranger.settimeout(30)
-        stranger.sendall(b'{"type": "hello", "token": "%s"}\n' % early.loader.token.encode())
+        stranger.sendall(hello(early.loader.token))
         let_load(early, lambda: early.loader._connection is not None)
         with suppress(ConnectionResetError):
             assert stranger.recv(1) == b""
@@ -310,13 +317,20 @@ async def test_DE10_a_stranger_gets_no_options(config: Config) -> None:
 
 
 @pytest.mark.os
-async def test_DE10_a_loader_that_does_not_say_hello_is_ended(config: Config, tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", ["nothing of the contract", "another token", "another role"])
+async def test_DE10_a_loader_that_does_not_say_hello_is_ended(config: Config, tmp_path: Path, said: str) -> None:
     """The spawn starts another one, and says what that one does."""
-    python = tmp_path / "python"
-    liar = tmp_path / "liar.py"
+    python, liar, begins = tmp_path / "python", tmp_path / "liar.py", tmp_path / "begins"
+    what = {
+        "nothing of the contract": "b'good day\\n'",
+        "another token": hello("0" * 32),
+        "another role": "hello.replace(b'preloader', b'worker')",
+    }[said]
     liar.write_text(
-        "import os, socket, time\nsock = socket.socket(socket.AF_UNIX)\n"
-        "sock.connect(os.environ['PASSENGER_TRIO_SPAWN_SOCKET'])\nsock.sendall(b'good day\\n')\ntime.sleep(60)\n"
+        f"import os, socket, time\nopen({str(begins)!r}, 'a').write('x')\nsock = socket.socket(socket.AF_UNIX)\n"
+        "sock.connect(os.environ['PASSENGER_TRIO_SPAWN_SOCKET'])\n"
+        f"hello = {hello('TOKEN')!r}.replace(b'TOKEN', os.environ['PASSENGER_TRIO_SPAWN_TOKEN'].encode())\n"
+        f"sock.sendall({what})\ntime.sleep(60)\n"
     )
     python.write_text(
         f'#!/bin/sh\ncase "$*" in *loader*) exec {sys.executable} {liar};; esac\nexec {sys.executable} "$@"\n'
@@ -325,10 +339,12 @@ async def test_DE10_a_loader_that_does_not_say_hello_is_ended(config: Config, tm
     config = of_app(config, python=str(python), start_timeout=1.0)
     early = begun(config)
     loader = early.loader.pidfd.pid
-    let_load(early, lambda: early.loader._is_spoilt)
+    let_load(early, lambda: early.loader._is_spoilt or early.loader._connection is not None)
+    assert early.loader._connection is None
     async with tree(config, early) as server:
         assert not lives(loader)
         assert server.pool.statistics().groups[0].last_failure is not None
+        assert len(begins.read_text()) >= 2
 
 
 @pytest.mark.os
